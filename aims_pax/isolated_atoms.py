@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Protocol
+
 import numpy as np
 
 from aims_pax.errors import SettingsError
-from aims_pax.frames import Frame, LabelledFrame
+from aims_pax.frames import Frame
 
 # Unpaired electrons where ASE's table has the wrong parity or no value. Np, Es, Lr: ground terms of the NIST Atomic
 # Spectra Database (6L, 4I, 2P). Ce: 3H of 4f 5d 6s2 by Hund's rule; the observed 1G is not a single determinant.
@@ -15,14 +19,24 @@ UNPAIRED = {58: 2, 93: 5, 99: 3, 103: 1}
 MARK = "IsolatedAtom"  # config_type of isolated atoms in files of MACE
 
 
-def is_lone(labelled: LabelledFrame) -> bool:
+class StructureOfFile(Protocol):
+    """A frame and the further entries of its header, labelled or not."""
+
+    @property
+    def frame(self) -> Frame: ...
+
+    @property
+    def origin(self) -> Mapping[str, Any]: ...
+
+
+def is_lone(labelled: StructureOfFile) -> bool:
     """Whether the frame is one atom or ion alone: without a cell, or in one and marked as isolated."""
     return len(labelled.frame) == 1 and (
         not labelled.frame.pbc.any() or labelled.origin.get("config_type") == MARK
     )
 
 
-def is_isolated_atom(labelled: LabelledFrame) -> bool:
+def is_isolated_atom(labelled: StructureOfFile) -> bool:
     """Whether the frame is an isolated neutral atom: its energy is the zero of energy of its element."""
     return is_lone(labelled) and not labelled.frame.charge
 
@@ -35,6 +49,16 @@ def isolated(number: int) -> Frame:
     unpaired = unpaired_electrons(number)
     moments = np.array([float(unpaired)])
     return Frame(np.array([number]), np.zeros((1, 3)), spin=unpaired + 1, moments=moments)
+
+
+def in_ground_state(frame: Frame) -> Frame:
+    """An isolated atom with the moment of its multiplicity; of its ground state, if it has none.
+
+    Raises SettingsError for an element with unknown ground state.
+    """
+    spin = isolated(int(frame.numbers[0])).spin if frame.spin is None else frame.spin
+    assert spin is not None
+    return replace(frame, spin=spin, moments=np.array([spin - 1.0]), zero_moments=None)
 
 
 def unpaired_electrons(number: int) -> int:

@@ -1,4 +1,4 @@
-"""Limits for labels from any source: the reference, a given file, or the run's own data.
+"""Limits for labels, and for cells, from any source: the reference, a given file, or the run's own data.
 
 Limits are generous: they reject labels that no force field should be trained on, but no strained real structure.
 """
@@ -8,11 +8,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from aims_pax.errors import NotFinite, Unphysical, WrongShape
-from aims_pax.frames import Frame, Label
+from aims_pax.frames import Array, Frame, Label
 
 LARGEST_FORCE = 1e3  # eV/Å; H2 squeezed to a quarter of its bond length is at about 400
+PARALLEL = 1e-6  # smallest singular value of unit vectors that are independent
 LARGEST_STRESS = 1e2  # eV/Å³ = 16 000 GPa, fifty times the centre of the Earth
 ENERGY_OFFSET = 1e3  # eV per atom, added to the largest possible electronic energy of an atom
 # eV by atomic number: twice the energy of a neutral atom after Thomas and Fermi, E = −20.9 eV · Z^(7/3), which is
@@ -30,6 +32,19 @@ def check_label(frame: Frame, label: Label) -> None:
         names = [k for k, v in parts.items() if v is not None and not np.isfinite(v).all()]
         raise NotFinite(f"NaN or infinity in {', '.join(names)}")
     _plausible(frame, label)
+
+
+def cell_refusal(cell: Array, pbc: NDArray[np.bool_]) -> str | None:
+    """Why nothing can repeat along lattice vectors (3, 3) Å, or None. Missing ones of a slab or wire may be zero."""
+    lengths = np.linalg.norm(cell, axis=1)
+    if not pbc.any():
+        return None
+    if not lengths[pbc].all():
+        return "a lattice vector along which the structure repeats is zero; give it, or fewer periodic directions"
+    own = cell[lengths > 0] / lengths[lengths > 0, None]
+    if np.linalg.svd(own, compute_uv=False)[-1] < PARALLEL:
+        return "the lattice vectors lie in one plane or line, so they span no cell; correct them"
+    return None
 
 
 def _plausible(frame: Frame, label: Label) -> None:

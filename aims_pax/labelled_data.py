@@ -26,7 +26,7 @@ from aims_pax import atoms_info, comment_line
 from aims_pax.errors import LabelError, SettingsError
 from aims_pax.fast_extxyz import read_own_structures
 from aims_pax.frames import ENERGY, FORCES, STRESS, Array, Frame, Label, LabelledFrame
-from aims_pax.label_limits import check_label
+from aims_pax.label_limits import cell_refusal, check_label
 from aims_pax.xyz_blocks import (
     BlockFault,
     StructureLines,
@@ -177,6 +177,10 @@ def labelled_frame(atoms: Atoms, keys: LabelKeys = OURS) -> LabelledFrame:
     finite_structure(atoms)
     energy, forces = _required(atoms, keys)
     frame = frame_of(atoms)
+    if not frame.numbers.all():
+        raise SettingsError(f"atom {int(frame.numbers.argmin()) + 1} is X, which is not an element")
+    if (reason := cell_refusal(frame.cell, frame.pbc)) is not None:
+        raise SettingsError(f"periodic (pbc), but {reason}")
     label = Label(energy, forces, _stress(atoms, keys))
     labelled = LabelledFrame(frame, label, origin_of(atoms, frame, keys))
     _finite_label(labelled)

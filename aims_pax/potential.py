@@ -18,12 +18,15 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from aims_pax.errors import SettingsError
+from aims_pax.errors import NotConverged, SettingsError, SetupError
 from aims_pax.frames import Array, Frame, Label
 from aims_pax.processes import interruptible
 
 if TYPE_CHECKING:
+    from ase import Atoms
     from ase.calculators.calculator import Calculator
+
+MOVED = 1e-4  # Å: far above the rounding of positions that a calculator reads from its files
 
 
 @dataclass(frozen=True)
@@ -204,21 +207,44 @@ def calculate(frame: Frame, calculator: Calculator, stress: bool = True) -> Labe
     """Label one frame with an ASE calculator: raw forces (also on fixed atoms) and the consistent energy.
 
     The free energy is used if the calculator has one, because forces are its derivative. Stress is computed if the
-    frame is periodic and the calculator implements it. Raises whatever the calculator raises.
+    frame is periodic and the calculator implements it. Raises whatever the calculator raises; NotConverged if it only
+    notes that it has not converged; SetupError if it has moved the atoms.
     """
     atoms = frame.to_atoms()
+    atoms.set_constraint()  # calculators write constraints to their input, and programs print zero forces for them
     atoms.calc = calculator
     can = set(calculator.implemented_properties)
     with_stress = stress and frame.periodic and "stress" in can
     wanted = ["energy", "forces", *(["stress"] if with_stress else [])]
     with interruptible():  # one call for all: separate calls make some calculators compute twice
         calculator.calculate(atoms, wanted, _changes())
+    _check_single_point(frame, atoms, calculator)
     results = calculator.results
     energy = results["free_energy"] if "free_energy" in results else results["energy"]
     tensor = results.get("stress") if with_stress else None
     return Label(
         float(energy), np.array(results["forces"], float), None if tensor is None else full_stress(tensor)
     )
+
+
+def _check_single_point(frame: Frame, atoms: Atoms, calculator: Calculator) -> None:
+    """Raise NotConverged or SetupError for a result that is not the label of this frame."""
+    from ase.geometry import find_mic
+
+    name = type(calculator).__name__
+    if getattr(calculator, "converged", None) in (
+        False,
+    ):  # of Vasp, which raises nothing; may also be a method
+        raise NotConverged(f"{name} notes that its self-consistency cycle did not converge")
+    if np.array_equal(atoms.positions, frame.positions) and np.array_equal(atoms.cell.array, frame.cell):
+        return
+    away = find_mic(atoms.positions - frame.positions, frame.cell, frame.pbc)[1].max()
+    strained = abs(atoms.cell.array - frame.cell)[frame.pbc].max(initial=0.0)
+    if max(away, strained) > MOVED:
+        raise SetupError(
+            f"{name} has moved atoms by {away:.3g} Å and lattice vectors by {strained:.3g} Å: a label is a single "
+            "point; remove relaxation and dynamics from its arguments"
+        )
 
 
 def full_stress(stress: Any) -> Array:

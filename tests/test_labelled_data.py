@@ -95,6 +95,19 @@ def test_what_cannot_be_a_labelled_structure_is_refused(tmp_path, old, new, said
     assert said in refused(tmp_path, text.replace(old, new, 1))
 
 
+@pytest.mark.parametrize(
+    ("cell", "symbol", "said"),
+    [
+        ("", "Cu", "periodic (pbc), but a lattice vector along which the structure repeats is zero"),
+        ('Lattice="5 0 0 5 0 0 0 0 5"', "Cu", "periodic (pbc), but the lattice vectors lie in one plane"),
+        ('Lattice="5 0 0 0 5 0 0 0 5"', "X", "atom 1 is X, which is not an element"),
+    ],
+)
+def test_a_structure_that_no_model_can_read_is_refused(tmp_path, cell, symbol, said):
+    text = f'1\n{cell} pbc="T T T" REF_energy=-1 Properties=species:S:1:pos:R:3:REF_forces:R:3\n{symbol} 0 0 0 0 0 0\n'
+    assert said in refused(tmp_path, text)
+
+
 def test_plain_energy_and_forces_are_recognised_and_the_keys_named(tmp_path):
     text = to_extxyz(frames(2)).replace("REF_", "")
     assert [f.label.energy for f in read(tmp_path, text, "energy", "forces")] == [-1, -2]

@@ -11,7 +11,7 @@ from ase.calculators.calculator import Calculator, all_changes
 from ase.calculators.emt import EMT
 from ase.stress import full_3x3_to_voigt_6_stress
 
-from aims_pax.errors import SettingsError
+from aims_pax.errors import NotConverged, SettingsError, SetupError
 from aims_pax.frames import Frame
 from aims_pax.potential import (
     CalculatorPotential,
@@ -79,6 +79,40 @@ def test_forces_on_fixed_atoms_are_raw():
     forces = calculate(fixed, EMT()).forces
     np.testing.assert_array_equal(forces, calculate(PAIR, EMT()).forces)
     assert np.abs(forces).max() > 0.01
+
+
+def test_a_calculator_sees_no_constraints_for_which_programs_would_print_zero_forces():
+    class Seeing(EMT):
+        def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+            self.seen = list(atoms.constraints)
+            super().calculate(atoms, properties, system_changes)
+
+    calculator = Seeing()
+    calculate(replace(PAIR, fixed=np.ones((2, 3), bool)), calculator)
+    assert calculator.seen == []
+
+
+def test_a_calculator_that_only_notes_that_it_has_not_converged_gives_no_label():
+    class Unconverged(EMT):
+        converged = False  # as ase.calculators.vasp.Vasp does
+
+    with pytest.raises(NotConverged, match="Unconverged notes that its self-consistency cycle did not"):
+        calculate(PAIR, Unconverged())
+
+
+def test_a_calculator_that_moves_the_atoms_gives_no_label_but_may_wrap_them_into_the_cell():
+    class Relaxing(EMT):
+        by = 0.0
+
+        def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+            super().calculate(atoms, properties, system_changes)
+            atoms.positions += self.by  # as ase.calculators.vasp.Vasp does with nsw > 0
+
+    wrapping, relaxing = Relaxing(), Relaxing()
+    wrapping.by, relaxing.by = COPPER.cell[0], 0.01
+    assert calculate(COPPER, wrapping).energy == calculate(COPPER, EMT()).energy
+    with pytest.raises(SetupError, match=r"Relaxing has moved atoms by 0\.0173 Å"):
+        calculate(COPPER, relaxing)
 
 
 def test_voigts_order_becomes_a_symmetric_tensor_and_a_tensor_stays():

@@ -2,6 +2,9 @@
 
 Each label is stored as soon as it is computed, so the same command continues after any stop. Structures that fail are
 reported with their index, counted from 0 as in ASE, written to the quarantine, and left out of the result.
+
+Isolated neutral atoms are the zero of energy: they are computed as `aims-PAX-atomic-energies` does it, in their ground
+state and without the charge, spin and k-points that the reference has for molecules and crystals.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from aims_pax.core.relabel import Failure
 from aims_pax.engine.run_context import LabellingContext
 from aims_pax.errors import SettingsError, SetupError, Unphysical, failure_name
 from aims_pax.frames import Array, Frame, Label, LabelledFrame
+from aims_pax.isolated_atoms import in_ground_state, is_isolated_atom, is_lone
 from aims_pax.labelled_data import (
     LARGEST,
     LabelKeys,
@@ -34,7 +38,7 @@ from aims_pax.labelled_data import (
 from aims_pax.record.restart_compatibility import remember_settings
 from aims_pax.report.tolerant_readers import structure_headers as structures_of
 from aims_pax.settings import effective
-from aims_pax.settings.geometries import with_settings
+from aims_pax.settings.geometries import electrons_of_misc, with_settings
 from aims_pax.stages.label_list import LabelRequest, forget_list, label_all, open_reference
 from aims_pax.systems import elements
 
@@ -52,7 +56,7 @@ log = logging.getLogger(__name__)
 class ListedStructure:
     """One structure of the input, with its further entries in the file and its old label, if any.
 
-    sound: all numbers are finite. Otherwise the frame has no id.
+    sound: all numbers are finite. Otherwise the frame has no id. atom: an isolated neutral atom.
     """
 
     index: int
@@ -60,6 +64,7 @@ class ListedStructure:
     origin: Mapping[str, str | int | float]
     old: Label | None
     sound: bool
+    atom: bool = False
 
     @property
     def name(self) -> str:
@@ -79,11 +84,14 @@ def run_recalculate(
     keep_failed: also write failed structures, without labels and with `failure` and `reason`.
     """
     _check_target(source, target)
-    structures = [_with_settings(s, settings, source) for s in read_listed_structures(source, settings.misc)]
+    listed, electrons = read_listed_structures(source, settings.misc), electrons_of_misc(settings)
+    structures = [_as_requested(s, settings, electrons, source) for s in listed]
     sound = [s for s in structures if s.sound]
-    with open_reference(settings, console, "recalculate.log", [s.frame for s in sound]) as desk:
+    others = [s.frame for s in sound if not s.atom]
+    with open_reference(settings, console, "recalculate.log", others) as desk:
         log.info("recalculation: %d structures of %s", len(structures), source)
-        wanted = [LabelRequest(s.frame, s.name, s.system) for s in sound]
+        _tell_atoms(structures)
+        wanted = [LabelRequest(s.frame, s.name, s.system, s.atom) for s in sound]
         name = _identity(desk, wanted, source)
         _check_existing(desk, target, wanted)
         desk.labeller.check_elements(elements(s.frame for s in sound))
@@ -133,16 +141,26 @@ def _structure(index: int, atoms: Atoms, keys: LabelKeys) -> ListedStructure:
     return ListedStructure(index, frame, origin_of(atoms, frame, keys), None, sound)
 
 
-def _with_settings(structure: ListedStructure, settings: LabellingSettings, source: Path) -> ListedStructure:
-    """Add MISC.charge and MISC.spin if the structure has none. Raises SettingsError for contradictions."""
-    alone = structure.origin.get("config_type") == "IsolatedAtom"  # MACE's name for isolated atoms
-    if not structure.sound or alone:
-        return structure
+def _as_requested(
+    structure: ListedStructure, settings: LabellingSettings, electrons: Mapping[str, Any], source: Path
+) -> ListedStructure:
+    """With MISC.charge and MISC.spin if the structure has none; isolated atoms in their ground state.
+
+    Raises SettingsError for contradictions and unknown ground states.
+    """
+    frame = structure.frame
     try:
-        frame = with_settings(structure.frame, structure.system, settings)
+        if not structure.sound:
+            return structure
+        if is_isolated_atom(structure):
+            if frame.pbc.any() and settings.reference.type == "aims":  # needs no cell for an isolated atom
+                frame = replace(frame, cell=np.zeros((3, 3)), pbc=np.zeros(3, bool))
+            return replace(structure, frame=in_ground_state(frame), atom=True)
+        if is_lone(structure):
+            return structure
+        return replace(structure, frame=with_settings(frame, structure.system, electrons))
     except SettingsError as error:
         raise SettingsError(f"{source}, {structure.name} (from 0): {error}") from error
-    return replace(structure, frame=frame)
 
 
 def _check_target(source: Path, target: Path) -> None:
@@ -160,7 +178,7 @@ def _check_existing(desk: LabellingContext, target: Path, wanted: Sequence[Label
     """Raise SettingsError for an existing output, unless an earlier run of this command has written it."""
     if not target.exists() or not target.stat().st_size:
         return
-    methods = {desk.labeller.method_of(w.system) for w in wanted}
+    methods = {desk.labeller.method_of(w.system, w.atom) for w in wanted}
     made = [s.info for s in structures_of(target) if s.info.get("source", "").startswith("recalc:")]
     if not made or any(info.get("method") not in methods for info in made):
         what = "labels of another method" if made else "something that aims-PAX-recalc did not write"
@@ -174,22 +192,23 @@ def _identity(desk: LabellingContext, wanted: Sequence[LabelRequest], source: Pa
 
     Raises SettingsError when each geometry has its own control file and a structure names no geometry.
     """
-    methods: dict[str | None, str] = {}
+    methods: dict[tuple[str | None, bool], str] = {}
     of_frame: dict[str, str] = {}
     digest = hashlib.sha256()
     for one in wanted:
-        if one.system not in methods:
+        kind = one.system, one.atom
+        if kind not in methods:
             try:
-                methods[one.system] = desk.labeller.method_of(one.system)
+                methods[kind] = desk.labeller.method_of(*kind)
             except SetupError as error:
                 raise SettingsError(
                     f"{source}, {one.name} (from 0): {error}; set system=NAME in its header, or use one control.in"
                 ) from error
-        if of_frame.setdefault(one.frame.id, methods[one.system]) != methods[one.system]:
+        if of_frame.setdefault(one.frame.id, methods[kind]) != methods[kind]:
             raise SettingsError(
                 f"{source}, {one.name} (from 0): a duplicate of a structure with another control.in; remove one of them"
             )
-        digest.update(f"{one.frame.id} {methods[one.system]}\n".encode())
+        digest.update(f"{one.frame.id} {methods[kind]}\n".encode())
     return f"recalculate-{digest.hexdigest()[:12]}"
 
 
@@ -197,7 +216,7 @@ def _identity(desk: LabellingContext, wanted: Sequence[LabelRequest], source: Pa
 
 
 def _label(desk: LabellingContext, structure: ListedStructure) -> Label:
-    label = desk.labeller.known(structure.frame, structure.system)
+    label = desk.labeller.known(structure.frame, structure.system, structure.atom)
     if label is None:
         raise SetupError(
             f"the label of {structure.name} was removed from {desk.folder.data / 'labels'}; run again to compute it"
@@ -209,7 +228,7 @@ def _origin(
     desk: LabellingContext, structure: ListedStructure, source: Path, made_under: str
 ) -> dict[str, str]:
     """Origin of the new label; it replaces the origin of the old one."""
-    method = desk.labeller.method_of(structure.system)
+    method = desk.labeller.method_of(structure.system, structure.atom)
     return {"source": f"recalc:{source.name}#{structure.index + 1}", "method": method, "settings": made_under}
 
 
@@ -244,6 +263,13 @@ def _without_label(structure: ListedStructure, failure: Failure) -> str:
 
 
 # ---------------------------------------------------------------- reporting
+
+
+def _tell_atoms(structures: Sequence[ListedStructure]) -> None:
+    atoms = {s.frame.formula: s.frame.spin for s in structures if s.atom}
+    if atoms:
+        text = ", ".join(f"{symbol} {spin}" for symbol, spin in atoms.items())
+        log.info("isolated atoms are computed in their ground state or stated spin, multiplicity: %s", text)
 
 
 def _tell(

@@ -6,7 +6,7 @@ import logging
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,12 +19,15 @@ from aims_pax.labelling.references.fhi_aims import AimsReference
 from aims_pax.schedulers.base import Scheduler
 from aims_pax.schedulers.registry import known_schedulers, own_scheduler
 from aims_pax.schedulers.usable_cores import cores
+from aims_pax.settings.callables import Wanted, odd_arguments
 from aims_pax.settings.control_in import Control, pair_controls, read_control
+from aims_pax.settings.control_in_check import control_in_remarks
 from aims_pax.settings.geometries import found_geometries
 
 if TYPE_CHECKING:
     from aims_pax.frames import Frame
     from aims_pax.settings import LabellingSettings
+    from aims_pax.systems import System
 
 log = logging.getLogger(__name__)
 
@@ -54,17 +57,38 @@ def reference_of(
             charge_key=reference.charge_key,
             spin_key=reference.spin_key,
             spin_convention=None if reference.spin_convention == "None" else reference.spin_convention,
-            charged=any(map(charged_or_open_shell, _geometries(settings) if frames is None else frames)),
+            charged=any(map(charged_or_open_shell, _frames(settings) if frames is None else frames)),
         )
     return _aims(settings)
 
 
-def _geometries(settings: LabellingSettings) -> list[Frame]:
-    """The frames of the settings' systems; [] where their files cannot be read, which is reported elsewhere."""
+def reference_remarks(settings: LabellingSettings) -> Iterator[str]:
+    """Warnings about the input of the reference: contents that have no effect or an unexpected one."""
+    reference = settings.reference
+    if reference.type == "calculator":
+        wanted: list[Wanted] = [(("REFERENCE",), str(reference.factory), dict(reference.kwargs))]
+        for place, text in odd_arguments(wanted, settings.folder):
+            yield f"{'.'.join(map(str, place))}: {text}"
+        return
+    written, systems = settings.misc.path_to_control, _systems(settings)
+    names = [s.name for s in systems]
+    pairs = dict.fromkeys(names, written) if isinstance(written, str) else pair_controls(written, names)[0]
+    for file in dict.fromkeys(pairs.values()):
+        served = [s for s in systems if pairs[s.name] == file]
+        for text in control_in_remarks(file, read_control(settings.path(file)), served):
+            yield f"MISC.path_to_control: {text}"
+
+
+def _frames(settings: LabellingSettings) -> list[Frame]:
+    return [s.frame for s in _systems(settings)]
+
+
+def _systems(settings: LabellingSettings) -> Sequence[System]:
+    """The settings' systems; none where their files cannot be read, which is reported elsewhere."""
     try:
-        return [s.frame for s in found_geometries(settings)[0]]
+        return found_geometries(settings)[0]
     except SettingsError:
-        return []
+        return ()
 
 
 def executor_of(

@@ -143,10 +143,12 @@ class Labeller:
         frames: the frames to be labelled; None: the geometries of the settings and frames made from them.
         check: called while waiting for a label; it may raise.
         """
-        from aims_pax.labelling.factory import executor_of, reference_of
+        from aims_pax.labelling.factory import executor_of, reference_of, reference_remarks
 
         reference = reference_of(settings, frames)
         reference.check()
+        for text in reference_remarks(settings):
+            log.warning("%s", text)
         return cls(reference, Path(folder), executor_of(settings, reference), check)
 
     def __enter__(self) -> Self:

@@ -192,8 +192,8 @@ def charge_refusal(frame: Frame, kwargs: Mapping[str, Any], how: Conventions, wh
 
 def written_charge_and_spin(kwargs: Mapping[str, Any], how: Conventions) -> tuple[float | None, int | None]:
     """The charge and the multiplicity 2S+1 set in kwargs; None where one is not set or not a number."""
-    charge = None if how.charge in (None, *ON_ATOMS) else _get(kwargs, str(how.charge))
-    spin = None if how.ambiguous or how.spin in (None, *ON_ATOMS) else _get(kwargs, str(how.spin))
+    charge = None if how.charge in (None, *ON_ATOMS) else entry_of(kwargs, str(how.charge))
+    spin = None if how.ambiguous or how.spin in (None, *ON_ATOMS) else entry_of(kwargs, str(how.spin))
     fits = isinstance(spin, int | float) and spin == int(spin)
     return (
         charge if isinstance(charge, int | float) else None,
@@ -257,11 +257,11 @@ def _with_spin(made: dict[str, Any], frame: Frame, how: Conventions, who: str) -
             f"{frame.formula} has multiplicity {spin}, and {who} has no known argument for the spin; name the "
             "argument with REFERENCE.spin_key (and spin_convention), or choose a reference that takes one"
         )
-    if how.spin not in ON_ATOMS and (spin > 1 or how.closed_shell or _get(made, how.spin) is not None):
+    if how.spin not in ON_ATOMS and (spin > 1 or how.closed_shell or entry_of(made, how.spin) is not None):
         value = spin - 1 if how.unpaired else spin
         made = _put(made, how.spin, value, f"the multiplicity {spin} of {frame.formula}")
     for key, value in how.open_shell.items() if spin > 1 else ():
-        if _get(made, key) is None:
+        if entry_of(made, key) is None:
             made = _put(made, key, value(frame) if callable(value) else value, "")
     return made
 
@@ -271,7 +271,7 @@ def _put(kwargs: dict[str, Any], key: str, value: Any, what: str) -> dict[str, A
 
     Raises Unsupported if kwargs already has another value.
     """
-    present = _get(kwargs, key)
+    present = entry_of(kwargs, key)
     if present is not None and present != value:
         raise Unsupported(
             f"REFERENCE.kwargs has {key}: {present}, which contradicts {what}; remove it from REFERENCE.kwargs, or "
@@ -286,7 +286,8 @@ def _put(kwargs: dict[str, Any], key: str, value: Any, what: str) -> dict[str, A
     return made
 
 
-def _get(kwargs: Mapping[str, Any], key: str) -> Any:
+def entry_of(kwargs: Mapping[str, Any], key: str) -> Any:
+    """The value at a dotted key, or None."""
     found: Any = kwargs
     for name in _path(kwargs, key):
         if not isinstance(found, Mapping):
@@ -308,7 +309,7 @@ def _path(kwargs: Mapping[str, Any], key: str) -> list[str]:
 def without_key(kwargs: Mapping[str, Any], key: str | None) -> dict[str, Any]:
     """kwargs without this entry."""
     made = dict(kwargs)
-    if key is None or key in ON_ATOMS or _get(kwargs, key) is None:
+    if key is None or key in ON_ATOMS or entry_of(kwargs, key) is None:
         return made
     inner, (*tables, last) = made, _path(kwargs, key)
     for name in tables:

@@ -28,9 +28,9 @@ _BASIS = (
     "nucleus mass species element cite_reference l_hartree cut_pot cutoff_type basis_dep_cutoff radial_base "
     "radial_multiplier angular_grids angular angular_min angular_acc division outer_grid innermost_max "
     "logarithmic valence ion_occ hydro ionic confined gaussian sto for_aux aux_gaussian pure_gauss "
-    "include_min_basis basis_acc core core_states cut_core cut_free_atom cut_atomic_basis cut_atomic "
-    "max_l_prodbas max_n_prodbas prodbas_acc prodbas_threshold plus_u plus_u_ramping plus_u_use_all "
-    "hubbard_coefficient hirshfeld_param vdw_param nonlocal_vdw species_z pp_charge pp_local_component "
+    "include_min_basis basis_acc core core_states KH_core_states nonlinear_core cut_core cut_free_atom "
+    "cut_atomic_basis cut_atomic max_l_prodbas max_n_prodbas prodbas_acc plus_u plus_U plus_u_ramping plus_U_ramping "
+    "plus_u_use_all hubbard_coefficient hirshfeld_param vdw_param nonlocal_vdw species_z pp_charge pp_local_component "
     "pseudo nlcc grid_type ext_basis"
 )
 SPECIES_KEYWORDS = frozenset(_BASIS.split())
@@ -38,7 +38,7 @@ SPECIES_KEYWORDS = frozenset(_BASIS.split())
 Value = str | int | float | bool
 
 # DFT+U keywords in a species block: silently lost when the basis comes from species_dir
-HUBBARD = ("plus_u", "plus_u_ramping", "plus_u_use_all", "hubbard_coefficient")
+HUBBARD = ("plus_u", "plus_U", "plus_u_ramping", "plus_U_ramping", "plus_u_use_all", "hubbard_coefficient")
 
 # a label is a single-point calculation: keywords that move atoms are removed from the input
 _MOVING = (
@@ -163,10 +163,17 @@ def pair_controls(written: Mapping[str, str], systems: Sequence[str]) -> tuple[d
     pairs: dict[str, str] = {}
     numbered = False
     for said, file in written.items():
-        name = matching(said, systems)
+        try:
+            name = matching(said, systems)
+        except SettingsError as error:
+            raise SettingsError(f"MISC.path_to_control: {error}") from error
         if name is None:
             raise SettingsError(
                 f"MISC.path_to_control: no geometry is called {said!r}; expected one of {', '.join(systems)}"
+            )
+        if name in pairs:
+            raise SettingsError(
+                f"MISC.path_to_control: {said!r} is a second control file for the geometry {name}; keep one"
             )
         numbered = numbered or name not in _names(said)
         pairs[name] = file
@@ -182,10 +189,14 @@ def pair_controls(written: Mapping[str, str], systems: Sequence[str]) -> tuple[d
 def matching(said: str, systems: Sequence[str]) -> str | None:
     """The name of the system for a geometry file, its stem, or its number in the list; None if there is none.
 
+    Raises SettingsError if two systems fit: those of a/water.xyz and b/water.xyz are water and water_xyz.
+
     >>> matching("some/water.xyz", ["cell", "water"]), matching("0", ["cell", "water"]), matching("x", ["cell"])
     ('water', 'cell', None)
     """
-    names = [n for n in systems if n in _names(said)]
+    names = [n for n in systems if n == said] or [n for n in systems if n in _names(said)]
+    if len(names) > 1:
+        raise SettingsError(f"{said!r} may be the geometry {' or '.join(names)}; write one of these names")
     if not names and said.isdigit() and int(said) < len(systems):
         names = [systems[int(said)]]
     return names[0] if names else None

@@ -1,8 +1,9 @@
 """Checks a control.in against its geometries: settings that would be lost or do not fit.
 
-lost_hubbard     DFT+U in a species block, which species_dir replaces
-shared_k_grid    one k_grid for cells of very different size
-odd_spin         moments and spin that FHI-aims ignores or stops at
+control_in_remarks  warnings about one file, including the last two below
+lost_hubbard        DFT+U in a species block, which species_dir replaces
+shared_k_grid       one k_grid for cells of very different size
+odd_spin            moments and spin that FHI-aims ignores or stops at
 """
 
 from __future__ import annotations
@@ -34,6 +35,15 @@ def lost_hubbard(control: Control, species_dir: Path) -> str | None:
         f"{', '.join(lost)}: species blocks are ignored in favour of species_dir, and {species_dir} does not contain "
         "this, so labels would lack it; copy the species defaults, add it there and set species_dir to the copy"
     )
+
+
+def control_in_remarks(file: str, control: Control, systems: Sequence[System]) -> Iterator[str]:
+    """Warnings about the control.in of these geometries: contents that have no effect or an unexpected one."""
+    if control.has_species:
+        yield f"the species blocks of {file} are ignored, species_dir is used"
+    if (shared := shared_k_grid(control, systems)) is not None:
+        yield f"{file}: {shared}"
+    yield from (f"{file}: {text}" for text in odd_spin(control, systems))
 
 
 def shared_k_grid(control: Control, systems: Sequence[System]) -> str | None:

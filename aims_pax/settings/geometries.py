@@ -52,14 +52,31 @@ def found_geometries(settings: LabellingSettings) -> tuple[tuple[System, ...], l
     return systems, findings
 
 
-def with_settings(frame: Frame, name: str | None, settings: LabellingSettings) -> Frame:
-    """A structure derived from the geometry of this name, with the charge and spin that MISC sets for it.
+def with_settings(frame: Frame, name: str | None, values: Mapping[str, Any]) -> Frame:
+    """A structure derived from the geometry of this name, with its charge and spin in MISC (`electrons_of_misc`).
 
     Raises SettingsError if MISC contradicts the structure, or if its geometry is unknown.
     """
-    for key in ("charge", "spin"):
-        frame = _set(frame, key, _value_for(frame, key, name, settings), f"a structure {frame.formula}")
+    for key in WORDS:
+        frame = _set(frame, key, _value_for(frame, key, name, values), f"a structure {frame.formula}")
     return frame
+
+
+def electrons_of_misc(settings: LabellingSettings) -> dict[str, Any]:
+    """{charge, spin: the value in MISC for all structures, or {name of a geometry: value}}.
+
+    Raises SettingsError for a map that names an unknown geometry.
+    """
+    values: dict[str, Any] = {key: getattr(settings.misc, key) for key in WORDS}
+    if any(isinstance(v, Mapping) for v in values.values()):
+        systems = read_systems(geometry_paths(settings.misc.path_to_geometry, settings.folder))
+        for key, written in values.items():
+            if isinstance(written, Mapping):
+                values[key], findings = _by_name(systems, key, written)
+                if findings:
+                    place, text = findings[0]
+                    raise SettingsError(".".join(map(str, place)), text)
+    return values
 
 
 def completing(settings: LabellingSettings) -> Callable[[LabelledFrame], LabelledFrame]:
@@ -68,7 +85,8 @@ def completing(settings: LabellingSettings) -> Callable[[LabelledFrame], Labelle
     A structure that states something else stays as it is, and so does an atom alone. The function raises
     SettingsError if MISC has a value for each geometry, and a structure is of none of them.
     """
-    each = any(isinstance(getattr(settings.misc, key), dict) for key in ("charge", "spin"))
+    values = electrons_of_misc(settings)
+    each = any(isinstance(value, Mapping) for value in values.values())
     systems = found_geometries(settings)[0] if each else ()
 
     def completed(labelled: LabelledFrame) -> LabelledFrame:
@@ -76,7 +94,7 @@ def completing(settings: LabellingSettings) -> Callable[[LabelledFrame], Labelle
         if is_lone(labelled):
             return labelled
         name = system_of(frame, {"system": "", **labelled.origin}, systems) or None
-        wanted = {key: _value_for(frame, key, name, settings) for key in ("charge", "spin")}
+        wanted = {key: _value_for(frame, key, name, values) for key in WORDS}
         own = {key: getattr(frame, key) for key in wanted}
         if any(own[k] is not None and v is not None and own[k] != v for k, v in wanted.items()):
             return labelled
@@ -86,40 +104,56 @@ def completing(settings: LabellingSettings) -> Callable[[LabelledFrame], Labelle
     return completed
 
 
-def _value_for(frame: Frame, key: str, name: str | None, settings: LabellingSettings) -> Any:
-    """MISC.charge or MISC.spin for a structure of the geometry of this name, or None. Raises SettingsError."""
-    written = getattr(settings.misc, key)
-    if not isinstance(written, dict):
-        return written
+def _value_for(frame: Frame, key: str, name: str | None, values: Mapping[str, Any]) -> Any:
+    """The charge or spin in MISC for a structure of the geometry of this name, or None. Raises SettingsError."""
+    value = values[key]
+    if not isinstance(value, Mapping):
+        return value
     if name is None and getattr(frame, key) is None:
         raise SettingsError(
             f"MISC.{key} is set for each geometry, but this structure ({frame.formula}) has neither a {key} "
             f"nor a geometry name; add {key}=… or system=NAME to its header"
         )
-    names = [n for n in written if name is not None and name in (n, Path(n).stem)]
-    return written[names[0]] if names else None
+    return value.get(name)
 
 
 def _with(systems: Sequence[System], key: str, written: Any, findings: list[Finding]) -> Iterator[System]:
     """The systems with one key of MISC applied."""
-    values = {s.name: written for s in systems} if not isinstance(written, Mapping) else {}
-    place: Place = ("MISC", key)
-    for said, value in written.items() if isinstance(written, Mapping) else ():
-        name = matching(said, [s.name for s in systems])
-        if name is None:
-            there = ", ".join(s.name for s in systems)
-            findings.append(((*place, said), f"no geometry is called {said!r}; expected one of {there}"))
-        elif name in values:
-            findings.append(((*place, said), f"a second value for the geometry {name}; keep one"))
-        else:
-            values[name] = value
+    values: Mapping[str, Any] = {s.name: written for s in systems}
+    if isinstance(written, Mapping):
+        values, wrong = _by_name(systems, key, written)
+        findings += wrong
     for system in systems:
         try:
             frame = _set(system.frame, key, values.get(system.name), f"geometry {system.name}")
         except SettingsError as error:
-            findings.append((place, error.text))
+            findings.append((("MISC", key), error.text))
             frame = system.frame
         yield replace(system, frame=frame)
+
+
+def _by_name(
+    systems: Sequence[System], key: str, written: Mapping[Any, Any]
+) -> tuple[dict[str, Any], list[Finding]]:
+    """{name of a geometry: value} from a map in MISC, and its mistakes."""
+    values: dict[str, Any] = {}
+    findings: list[Finding] = []
+    names = [s.name for s in systems]
+    for said, value in written.items():
+        place: Place = ("MISC", key, said)
+        try:
+            name = matching(said, names)
+        except SettingsError as error:
+            findings.append((place, str(error)))
+            continue
+        if name is None:
+            text = f"no geometry is called {said!r}; expected one of {', '.join(names)}"
+            findings.append((place, text))
+        elif name in values:
+            findings.append((place, f"a second value for the geometry {name}; keep one"))
+        else:
+            values[name] = value
+    return values, findings
 
 
 def _set(frame: Frame, key: str, value: Any, whose: str) -> Frame:

@@ -13,6 +13,7 @@ from aims_pax.settings.bundled_models import BUNDLED
 from aims_pax.settings.calculator_conventions import check_keys
 from aims_pax.settings.callables import registered_factory
 from aims_pax.settings.cluster import Seconds
+from aims_pax.settings.control_in import MOVES_ATOMS
 from aims_pax.settings.fields import (
     Flag,
     Kind,
@@ -85,10 +86,11 @@ Seeds = Annotated[dict[str, int] | None, optional(_seeds), Kind("`dict` or `None
 
 # keywords of control.in that define the method: labels with different values must not be mixed
 _METHOD = (
-    "xc relativistic k_grid k_grid_density k_offset charge spin fixed_spin_moment vdw_correction_hirshfeld "
-    "many_body_dispersion many_body_dispersion_nl hybrid_xc_coeff hse_unit compute_forces"
+    "xc relativistic override_relativity k_grid k_grid_density k_offset charge spin fixed_spin_moment "
+    "vdw_correction_hirshfeld many_body_dispersion many_body_dispersion_nl hybrid_xc_coeff hse_unit compute_forces "
+    "occupation_type include_spin_orbit use_dipole_correction total_energy_method"
 )
-METHOD = frozenset(_METHOD.split())
+METHOD = frozenset((*_METHOD.split(), *MOVES_ATOMS))
 
 
 def _rungs(value: object) -> tuple[dict[str, str | int | float | bool], ...]:

@@ -85,9 +85,9 @@ class Difference:
 def choose_structures(file: GivenFile, n: int) -> list[LabelledFrame]:
     """n structures spread over a file, at least two of them of one composition if the file has such.
 
-    Atoms and ions alone are chosen only if there is nothing else: their labels need another input of the reference.
+    Atoms and ions alone are never chosen: their labels need another input of the reference.
     """
-    frames = [f for f in file.frames if not is_lone(f)] or list(file.frames)
+    frames = [f for f in file.frames if not is_lone(f)]
     if len(frames) <= n:
         return frames
     picked = [frames[k] for k in sorted({round(k) for k in np.linspace(0, len(frames) - 1, n)})]

@@ -32,6 +32,7 @@ _OWN: dict[
     "mol": (split_mol, read_mol),
     "proteindatabank": (split_pdb, read_pdb),
 }
+_spin = re.compile(r"(?i)\b(tot_magnetization|multiplicity|mult|nopen)\b\"?\s*[=:,\s]\s*\"?([-+]?\d+\.?\d*)")
 _charge = re.compile(r"(?i)\b(tot_?charge|total_?charge|charge)\b\"?\s*[=:,\s]\s*\"?([-+]?\d+\.?\d*)")
 
 
@@ -91,6 +92,8 @@ def _checked(atoms: Atoms, kind: str, path: Path) -> Image:
         check = _input_of_a_program
     if check is not None:
         check(atoms, path)
+    if kind in _OUTPUTS:
+        _output_of_a_program(atoms, kind, path)
     atoms_info.refuse_other_names(atoms)
     return Image(atoms)
 
@@ -151,6 +154,28 @@ def _gaussian(atoms: Atoms, path: Path) -> None:
         atoms.set_masses(isotope_masses(np.asarray(atoms.numbers), isotopes))
 
 
+_OUTPUTS: dict[
+    str, tuple[str, str]
+] = {  # ASE's format name: where the program prints charge and multiplicity
+    "aims-output": (r"Charge\s*=\s*([-+.\dE]+)\s*:\s*Charged system", r"(?!)"),
+    "gamess-us-out": (r"CHARGE OF MOLECULE\s*=\s*(-?\d+)", r"SPIN MULTIPLICITY\s*=\s*(\d+)"),
+    "gaussian-out": (r"Charge\s*=\s*(-?\d+)\s+Mult", r"Charge\s*=\s*-?\d+\s+Multiplicity\s*=\s*(\d+)"),
+    "nwchem-out": (r"(?m)^\s*Charge\s*:\s*(-?\d+)\s*$", r"(?i)\bmultiplicity\s*:\s*(\d+)"),
+    "orca-output": (r"Total Charge\s+Charge\s+\.+\s*(-?\d+)", r"Multiplicity\s+Mult\s+\.+\s*(\d+)"),
+}
+
+
+def _output_of_a_program(atoms: Atoms, kind: str, path: Path) -> None:
+    """Charge and multiplicity of an output, which ASE does not read, unless it is a neutral closed shell."""
+    text = _text(path)
+    charges, spins = (re.findall(pattern, text) for pattern in _OUTPUTS[kind])
+    charge, spin = float(charges[-1]) if charges else 0.0, int(spins[-1]) if spins else 1
+    if charge or spin > 1:
+        atoms.info["charge"] = charge
+    if spin > 1:
+        atoms.info["spin"] = spin
+
+
 def _gromacs(atoms: Atoms, path: Path) -> None:
     """Find elements as for PDB files: the format has only atom names."""
     from ase.data import atomic_numbers
@@ -191,11 +216,18 @@ def _turbomole(atoms: Atoms, path: Path) -> None:
 
 
 def _input_of_a_program(atoms: Atoms, path: Path) -> None:
-    """Refuse input files of other programs with a charge, which ASE does not read."""
-    for name, value in _charge.findall(_text(path)):
+    """Refuse input files of other programs with a charge or a spin, which ASE does not read."""
+    text = _text(path)
+    for name, value in _charge.findall(text):
         if float(value) != 0:
             raise SettingsError(
                 f"contains {name} {value}, which is not read from this format; give an extended XYZ file with charge=…"
+            )
+    for name, value in _spin.findall(text):
+        if float(value) > float(name.lower().startswith("mult")):  # 2S+1 of a closed shell, or 2S
+            raise SettingsError(
+                f"contains {name} {value}, which is not read from this format; give an extended XYZ file with spin=… "
+                "(2S+1)"
             )
 
 

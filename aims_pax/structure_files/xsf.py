@@ -20,14 +20,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from aims_pax.errors import SettingsError
 from aims_pax.frames import Array, Frame, Label
+from aims_pax.label_limits import cell_refusal
 
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eEdD][-+]?\d+)?"
 _ENERGY = re.compile(rf"#.*?\btotal\s+energy\s*[=:]\s*({_NUMBER})[ \t]*([A-Za-z./]*)", re.IGNORECASE)
-PARALLEL = 1e-6  # smallest singular value of unit vectors that are independent
 _PERIODIC = {"CRYSTAL": 3, "SLAB": 2, "POLYMER": 1}
 
 
@@ -60,19 +59,6 @@ def xsf_text(frame: Frame, energy: float, forces: Array, remarks: Sequence[str] 
         numbers = " ".join(f"{x:21.14f}" for x in (*r, *f))
         lines.append(f"{chemical_symbols[z]:2s} {numbers}")
     return "\n".join(lines) + "\n"
-
-
-def cell_refusal(cell: Array, pbc: NDArray[np.bool_]) -> str | None:
-    """Why nothing can repeat along lattice vectors (3, 3) Å, or None. Missing ones of a slab or wire may be zero."""
-    lengths = np.linalg.norm(cell, axis=1)
-    if not pbc.any():
-        return None
-    if not lengths[pbc].all():
-        return "a lattice vector along which the structure repeats is zero; give it, or fewer periodic directions"
-    own = cell[lengths > 0] / lengths[lengths > 0, None]
-    if np.linalg.svd(own, compute_uv=False)[-1] < PARALLEL:
-        return "the lattice vectors lie in one plane or line, so they span no cell; correct them"
-    return None
 
 
 def xsf_refusal(frame: Frame) -> str | None:

@@ -11,11 +11,14 @@ from dataclasses import replace
 import ase.io
 import numpy as np
 import pytest
+import yaml
+from ase import Atoms
 from ase.calculators.emt import EMT
+from tblite.ase import TBLite
 
 from aims_pax.commands.recalc import label_differences, ranges
 from aims_pax.dataset import read_extxyz
-from aims_pax.frames import Label
+from aims_pax.frames import Frame, Label
 from aims_pax.potential import calculate
 from tests import worlds
 from tests.projects import ENTRIES, command, write_project
@@ -410,6 +413,27 @@ def test_with_fhi_aims_each_structure_gets_the_control_file_of_its_geometry(tmp_
     assert "structure 4 (from 0): a duplicate of a structure with another control.in" in done.stderr
 
 
+def test_isolated_atoms_are_computed_in_their_ground_state_without_the_charge_of_the_molecules(tmp_path):
+    folder = aims_project(tmp_path, "molecule.in")
+    (folder / "molecule.in").write_text(worlds.CONTROL + "charge 1\n")
+    project = yaml.safe_load((folder / "aimsPAX.yaml").read_text())
+    project["CLUSTER"]["launch_str"] = worlds.launch("xtb")
+    (folder / "aimsPAX.yaml").write_text(yaml.safe_dump(project))
+    in_box = Atoms("O", positions=[[1, 1, 1]], cell=[12] * 3, pbc=True)
+    in_box.info["config_type"] = "IsolatedAtom"
+    triplet = Atoms("C", positions=[[0, 0, 0]], info={"spin": 1})
+    write(folder / "old.xyz", [worlds.water(), Atoms("H", positions=[[0, 0, 0]]), in_box, triplet])
+    done = recalc("old.xyz", folder=folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "ground state or stated spin, multiplicity: H 2, O 3, C 1" in done.stdout
+    _, *atoms = read_extxyz(folder / "old_recalculated.xyz")
+    for atom, symbol, spin in zip(atoms, "HOC", (2, 3, 1), strict=True):
+        truth = TBLite(method="GFN1-xTB", charge=0, multiplicity=spin, accuracy=0.01, verbosity=0)
+        expected = calculate(Frame(atom.frame.numbers, [[0, 0, 0]]), truth).energy
+        assert atom.label.energy == pytest.approx(expected, abs=1e-4), symbol
+        assert atom.frame.spin == spin
+
+
 def test_an_element_without_species_file_ends_it_before_the_first_calculation(tmp_path):
     folder = aims_project(tmp_path, "cell.in")
     write(folder / "old.xyz", [worlds.water(), worlds.dimer("Ne")])
@@ -430,6 +454,21 @@ def test_charge_and_spin_are_part_of_a_structure(project):
     new = list(read_extxyz(project / "old_recalculated.xyz"))
     assert (new[1].frame.charge, new[1].frame.spin, len(calls(project))) == (1.0, 2, 2)
     assert new[1].label.energy - new[0].label.energy == pytest.approx(3.0)
+
+
+@pytest.mark.parametrize("key", ["0", "water.xyz", "geometries/water.xyz", "water"])
+def test_a_charge_that_the_settings_have_for_its_geometry_reaches_a_structure(project, key):
+    systems = {"water": worlds.water(), "xenon": worlds.dimer("Cu", 2.6)}
+    changes = {"REFERENCE": {"factory": "counted:Charged"}, "MISC": {"charge": {key: 1}}}
+    write_project(project, changes, systems=systems)
+    atoms = worlds.water().to_atoms()
+    atoms.info["system"] = "water"
+    write(project / "old.xyz", [atoms])
+    done = recalc("old.xyz", folder=project)
+    assert done.returncode == 0, done.stderr
+    (new,) = read_extxyz(project / "old_recalculated.xyz")
+    assert new.frame.charge == 1
+    assert new.label.energy - calculate(worlds.water(), EMT()).energy == pytest.approx(1.0)
 
 
 def test_a_calculator_that_cannot_be_given_a_charge_labels_no_charged_structure(project):

@@ -71,6 +71,21 @@ def test_auto_gives_threads_to_the_quick_and_processes_to_the_slow(tmp_path, fac
         assert executor.run_dir == tmp_path / "logs" / "parsl"
 
 
+def test_contents_of_control_in_without_effect_are_in_the_log_of_a_run(tmp_path, caplog):
+    told = aims_project(tmp_path)
+    text = "xc pbe\nfixed_spin_moment 2\nspecies H\n  nucleus 1\n"
+    (tmp_path / told.misc.path_to_control).write_text(text)
+    Labeller.from_settings(told, tmp_path / "data")
+    assert "the species blocks of ./control.in are ignored, species_dir is used" in caplog.text
+    assert "fixed_spin_moment is ignored by FHI-aims without spin collinear" in caplog.text
+
+
+def test_a_misspelt_argument_of_a_calculator_is_in_the_log_of_a_run(tmp_path, caplog):
+    reference = {"type": "calculator", **worlds.XTB, "kwargs": {"metod": "GFN1-xTB"}}
+    Labeller.from_settings(settings(tmp_path, {"REFERENCE": reference}), tmp_path / "data")
+    assert "REFERENCE.kwargs.metod: tblite.ase:TBLite has no such argument and may ignore it" in caplog.text
+
+
 def test_what_does_not_run_yet_says_so(tmp_path):
     told = settings(tmp_path, {"CLUSTER": {"executor": "mpi"}})
     with pytest.raises(SettingsError, match="mpi"):

@@ -8,6 +8,7 @@ from aims_pax.errors import SettingsError
 from aims_pax.settings.control_in import (
     SPECIES_KEYWORDS,
     Control,
+    pair_controls,
     parse_control,
     read_control,
 )
@@ -98,6 +99,21 @@ def test_keywords_without_a_value_and_tabs_are_kept():
     assert parse_control("\tempty\nxc\tpbe").keywords == (("empty", ""), ("xc", "pbe"))
 
 
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        (
+            {"water.xyz": "a.in", "0": "b.in", "ice": "c.in"},
+            "'0' is a second control file for the geometry water",
+        ),
+        ({"water.in": "a.in", "ice": "b.in"}, "'water.in' may be the geometry water or water_in; write one"),
+    ],
+)
+def test_a_map_of_control_files_has_one_for_each_geometry(written, said):
+    with pytest.raises(SettingsError, match=r"MISC\.path_to_control: " + said):
+        pair_controls(written, ["water", "ice", "water_in"])
+
+
 def test_a_missing_or_empty_file_is_named(tmp_path):
     with pytest.raises(SettingsError, match=r"control\.in: no such file; set MISC\.path_to_control"):
         read_control(tmp_path / "control.in")
@@ -167,6 +183,13 @@ def test_double_hybrids_are_refused_and_functionals_with_forces_are_not(read):
 
 def test_the_same_line_twice_does_no_harm_and_outputs_may_differ(read):
     assert read("xc pbe\nxc   pbe\noutput dipole\noutput hirshfeld\nk_grid 2,2,2").get("k_grid") == "2,2,2"
+
+
+def test_a_species_block_ends_where_it_ends_for_fhi_aims():
+    block = "species Fe\n nucleus 26\n plus_U 3 d 4.0\n KH_core_states 1\n hydro 4 f 9\n"
+    control = parse_control(f"xc pbe0\n{block}prodbas_threshold 1e-5\n")
+    assert control.keywords == (("xc", "pbe0"), ("prodbas_threshold", "1e-5"))
+    assert control.hubbard == (("Fe", "plus_U 3 d 4.0"),)
 
 
 def test_hubbard_lines_of_species_blocks_are_known():

@@ -50,6 +50,18 @@ def test_a_name_that_is_no_geometry_is_refused(folder):
     assert "MISC.charge.methane: no geometry is called 'methane'; expected one of water, ammonia" in said
 
 
+def test_a_file_name_that_fits_two_geometries_is_refused_and_their_own_names_serve(folder):
+    (folder / "ion").mkdir()
+    ase.io.write(folder / "ion/water.xyz", molecule("H2O"))
+    files = "[water.xyz, ion/water.xyz]"
+    said = refused(folder, "charge: {ion/water.xyz: 1}", "spin: {water_xyz: 2}", files=files)
+    assert (
+        "MISC.charge.ion/water.xyz: 'ion/water.xyz' may be the geometry water or water_xyz; write one" in said
+    )
+    found = systems(folder, "charge: {water_xyz: 1}", files=files)
+    assert [(n, f.charge) for n, f in found.items()] == [("water", None), ("water_xyz", 1.0)]
+
+
 def test_without_them_a_structure_stays_what_it_was(folder):
     plain = systems(folder)
     assert {n: f.id for n, f in plain.items()} == {

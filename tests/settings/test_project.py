@@ -64,3 +64,10 @@ def test_keyword_arguments_may_be_left_out_or_empty():
     assert FactorySettings(factory="a:b", kwargs=None).kwargs == {}
     with pytest.raises(ValidationError, match="expected a table"):
         FactorySettings(factory="a:b", kwargs=[1])
+
+
+@pytest.mark.parametrize("word", ["xc", "occupation_type", "include_spin_orbit", "relax_geometry"])
+def test_a_retry_with_a_keyword_that_changes_the_converged_label_is_refused(word):
+    assert ReferenceSettings(retries=[{"charge_mix_param": 0.02}]).retries == ({"charge_mix_param": 0.02},)
+    with pytest.raises(ValidationError, match=f"{word} defines the method"):
+        ReferenceSettings(retries=[{"charge_mix_param": 0.02}, {word: "x"}])

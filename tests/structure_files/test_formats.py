@@ -90,6 +90,50 @@ def test_charge_and_multiplicity_of_a_gaussian_input_are_read(tmp_path):
     assert (frame.charge, frame.spin) == (-1, 3)
 
 
+GAUSSIAN_OUTPUT = """ Entering Gaussian System, Link 0=g16
+ Gaussian 16:  ES64L-G16RevB.01 20-Dec-2017
+ Charge = {} Multiplicity = {}
+                         Standard orientation:
+ ---------------------------------------------------------------------
+ Center     Atomic      Atomic             Coordinates (Angstroms)
+ Number     Number       Type             X           Y           Z
+ ---------------------------------------------------------------------
+      1          8           0        0.000000    0.000000    0.110000
+      2          1           0        0.000000    0.760000   -0.470000
+ ---------------------------------------------------------------------
+"""
+
+
+@pytest.mark.parametrize(
+    ("charge", "spin", "expected"), [(" 1", 3, (1.0, 3)), ("-1", 1, (-1.0, None)), (" 0", 1, (None, None))]
+)
+def test_charge_and_multiplicity_of_an_output_are_read(tmp_path, charge, spin, expected):
+    frame = read_frame(at(tmp_path, "a.log", GAUSSIAN_OUTPUT.format(charge, spin)))
+    assert (frame.formula, frame.charge, frame.spin) == ("HO", *expected)
+
+
+ESPRESSO = """&system
+ ibrav=0, nat=1, ntyp=1, ecutwfc=30, {}
+/
+ATOMIC_SPECIES
+H 1.0 H.upf
+CELL_PARAMETERS angstrom
+5 0 0
+0 5 0
+0 0 5
+ATOMIC_POSITIONS crystal
+H 0 0 0
+K_POINTS gamma
+"""
+
+
+@pytest.mark.parametrize("entry", ["tot_charge=1", "nspin=2, tot_magnetization = 1.0"])
+def test_charge_and_spin_of_an_input_that_ase_does_not_read_are_refused(tmp_path, entry):
+    assert read_frame(at(tmp_path, "a.pwi", ESPRESSO.format("nspin=2, tot_magnetization=0"))).formula == "H"
+    said = refused(at(tmp_path, "b.pwi", ESPRESSO.format(entry)))
+    assert "which is not read from this format; give an extended XYZ file with" in said
+
+
 def test_velocities_and_moments_that_are_results_are_said_to_have_no_effect(tmp_path):
     atoms = molecule("H2O")
     atoms.set_velocities(np.ones((3, 3)))

@@ -25,7 +25,7 @@ from aims_pax.settings.callables import (
     wrong_callables,
 )
 from aims_pax.settings.control_in import MOVES_ATOMS, pair_controls, read_control
-from aims_pax.settings.control_in_check import lost_hubbard, odd_spin, shared_k_grid
+from aims_pax.settings.control_in_check import control_in_remarks, lost_hubbard
 from aims_pax.settings.geometries import completing, found_geometries
 from aims_pax.settings.mace import ELEMENTS, FROM_REFERENCE, atomic_energies_by_element
 from aims_pax.settings.read import read_settings
@@ -155,14 +155,10 @@ def _ignored(settings: Settings, systems: Sequence[System]) -> Iterator[Finding]
             yield place, text.removeprefix("MISC.path_to_control: ")
     for file in dict.fromkeys(written.values() if isinstance(written, dict) else [written]):
         control = read_control(settings.path(file))
-        if control.has_species:
-            yield place, f"the species blocks of {file} are ignored, species_dir is used"
+        served = [s for s in systems if not isinstance(written, dict) or pairs.get(s.name) == file]
+        yield from ((place, text) for text in control_in_remarks(file, control, served))
         if moving := [word for word in MOVES_ATOMS if word in control]:
             yield place, f"{', '.join(moving)} in {file} is ignored: a label is a single point"
-        served = [s for s in systems if not isinstance(written, dict) or pairs.get(s.name) == file]
-        if (shared := shared_k_grid(control, served)) is not None:
-            yield place, f"{file}: {shared}"
-        yield from ((place, f"{file}: {text}") for text in odd_spin(control, served))
 
 
 def _aims(settings: Settings, systems: Sequence[System]) -> Iterator[Finding]:

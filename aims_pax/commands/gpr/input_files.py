@@ -13,9 +13,10 @@ import numpy as np
 
 from aims_pax.errors import SettingsError
 from aims_pax.frames import Frame, Label, LabelledFrame
+from aims_pax.label_limits import cell_refusal
 from aims_pax.labelling.validation import overlapping_pairs
 from aims_pax.settings.gpr_input import GprSettings
-from aims_pax.structure_files.xsf import cell_refusal, read_xsf
+from aims_pax.structure_files.xsf import read_xsf
 from aims_pax.suggestions import nearest
 from aims_pax.surrogate_labels import refuse_surrogate_labels
 

@@ -28,7 +28,7 @@ PERIODIC_ONLY = ("k_grid", "k_offset", "k_grid_density", "k_points_external", "c
                  "compute_numerical_stress", "compute_heat_flux", "symmetry_reduced_k_grid")  # fmt: skip
 
 # keywords about the electrons of a molecule or crystal, or without meaning for a single atom
-NOT_OF_ATOMS = ("charge", "spin", "fixed_spin_moment", "multiplicity", "default_initial_moment", "output",
+NOT_OF_ATOMS = ("charge", "spin", "fixed_spin_moment", "multiplicity", "default_initial_moment", "output", "cube",
                 "use_dipole_correction", "set_vacuum_level", "evaluate_work_function", "external_pressure")  # fmt: skip
 
 
@@ -74,8 +74,12 @@ def _check_electrons(control: Control, frame: Frame) -> None:
 
 
 def _with_spin(control: Control, frame: Frame) -> Control:
-    """Multiplicity 2S+1 → fixed_spin_moment 2S; a singlet without `spin collinear` needs no keyword."""
+    """Multiplicity 2S+1 → fixed_spin_moment 2S; a singlet without `spin collinear` needs no keyword.
+
+    `multiplicity` is removed: FHI-aims obeys it rather than `fixed_spin_moment`.
+    """
     assert frame.spin is not None
+    control = control.without("multiplicity")
     unpaired = frame.spin - 1
     polarised = control.collinear
     if not polarised and unpaired == 0:

@@ -134,7 +134,9 @@ def _check_atoms(lines: Sequence[str], frame: Frame) -> None:
 def _distances(difference: Array, frame: Frame) -> Array:
     """(N,) Å, modulo lattice vectors: FHI-aims may print an atom in a neighbouring cell."""
     if frame.pbc.any():
-        steps = np.rint(difference @ np.linalg.inv(frame.cell)) * frame.pbc
+        steps = np.rint(
+            difference @ np.linalg.inv(frame.cell)
+        )  # for FHI-aims, a slab repeats in three directions
         difference = difference - steps @ frame.cell
     return np.asarray(np.linalg.norm(difference, axis=1))
 
@@ -182,7 +184,7 @@ def _check_spin(lines: Sequence[str], control: Control) -> None:
             raise Mismatch(f"aims.out is about {channels} spin channels; spin {spin} has {expected}")
     moment = control.number("fixed_spin_moment") if spin == "collinear" else None
     printed = [found[1] for line in lines if (found := _moment.search(line))]
-    if moment is not None and printed and abs(_number(printed[-1]) - abs(moment)) > MOMENT:
+    if moment is not None and printed and abs(abs(_number(printed[-1])) - abs(moment)) > MOMENT:
         raise Mismatch(f"aims.out ends with a moment of {printed[-1]} μB; fixed_spin_moment is {moment:g}")
 
 

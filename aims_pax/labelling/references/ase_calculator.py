@@ -39,10 +39,12 @@ from aims_pax.settings.calculator_conventions import (
     charge_refusal,
     conventions_of,
     dressed,
+    entry_of,
     without_key,
     written_charge_and_spin,
 )
 from aims_pax.settings.content_hashes import contents
+from aims_pax.settings.control_in import MOVES_ATOMS
 
 if TYPE_CHECKING:
     from ase.calculators.calculator import Calculator
@@ -55,6 +57,19 @@ OF_ELECTRONS = (
     "total_spin",
     "uhf",
 )  # arguments about a molecule's electrons
+# ASE's calculator: arguments about the motion of atoms, with the values that mean a single point; () for none. With
+# others the program returns the label of a structure that it has relaxed, without another sign.
+SINGLE_POINT: dict[str, dict[str, tuple[str, ...]]] = {
+    "Abinit": {"ionmov": ("0",), "optcell": ("0",)},
+    "Aims": dict.fromkeys(MOVES_ATOMS, ()),
+    "Castep": {"task": ("singlepoint",)},
+    "Dftb": {"Driver_": ("", "{}")},
+    "Espresso": {"input_data.control.calculation": ("scf",)},
+    "Gaussian": {"opt": ()},
+    "NWChem": {"task": ("energy", "gradient")},
+    "Turbomole": {"task": ("energy", "gradient", "energy calculation", "gradient calculation")},
+    "Vasp": {"nsw": ("0",)},
+}
 QUICK = ("ase.calculators.", "tblite.")  # run in threads of the driver; all others in processes
 
 _not_converged = re.compile(
@@ -134,6 +149,11 @@ class CalculatorReference:
             key = getattr(self, name)
             if key is not None and key not in ON_ATOMS and not accepts(make, key):
                 raise SettingsError(f"REFERENCE.{name}: {self.factory} takes no argument {key}")
+        if (moving := moving_argument(make, self.kwargs)) is not None:
+            raise SettingsError(
+                f"REFERENCE.kwargs: {moving}: {self.factory} would move the atoms, but a label is a single point; "
+                "remove it"
+            )
 
     def refusal(self, frame: Frame) -> str | None:
         """Why the calculator cannot be given the charge and spin of this frame, or None."""
@@ -164,6 +184,17 @@ class CalculatorReference:
 
     def stop(self) -> None:
         """Does nothing: a calculation in this process runs to its end."""
+
+
+def moving_argument(make: Callable[..., Any], kwargs: Mapping[str, Any]) -> str | None:
+    """The argument by which one of ASE's calculators relaxes a structure or runs dynamics, or None."""
+    own = [c for c in getattr(make, "__mro__", ()) if c.__module__.startswith("ase.calculators.")]
+    for name in (c.__name__ for c in own):
+        for key, allowed in SINGLE_POINT.get(name, {}).items():
+            value = entry_of(kwargs, key)
+            if value is not None and str(value).strip().lower() not in allowed:
+                return f"{key}: {value}"
+    return None
 
 
 def classify(error: Exception, who: str) -> AimsPaxError:

@@ -41,6 +41,7 @@ def test_the_frames_charge_overrides_and_says_so_once(control, caplog):
         ("xc pbe\nspin collinear\ndefault_initial_moment 1\n", 1, ("collinear", 0.0, "1")),
         ("xc pbe\n", 3, ("collinear", 2.0, "0.666667")),  # FHI-aims stops at hund for more than one atom
         ("xc pbe\nspin none\n", 2, ("collinear", 1.0, "0.333333")),
+        ("xc pbe\nspin collinear\nmultiplicity 5\ndefault_initial_moment 1\n", 3, ("collinear", 2.0, "1")),
         (
             "xc pbe\nspin collinear\nfixed_spin_moment 4\ndefault_initial_moment hund\n",
             None,
@@ -53,6 +54,7 @@ def test_multiplicity_becomes_a_fixed_spin_moment(control, text, spin, expected)
     made = control_for(control(text), replace(worlds.water(), spin=spin, charge=charge), False)
     moment = made.get("fixed_spin_moment")
     assert (made.get("spin"), moment and float(moment), made.get("default_initial_moment")) == expected
+    assert "multiplicity" not in made  # FHI-aims would obey it instead
 
 
 def test_geometry_in_carries_lattice_moments_and_charges_and_no_constraints():
@@ -104,6 +106,7 @@ def test_for_atoms_the_method_stays_and_what_molecules_and_crystals_need_leaves(
     text = worlds.CONTROL_PERIODIC + (
         "charge 1\nspin collinear\nfixed_spin_moment 2\ndefault_initial_moment 1\ncompute_analytical_stress .true.\n"
         "relax_geometry bfgs 1e-2\noccupation_type gaussian 0.01\nk_offset 0.5 0.5 0.5\n"
+        "output cube total_density\ncube origin 0 0 0\n"
     )
     kept = aims_input.control_for_atoms(control(text))
     assert [k for k, _ in kept.keywords] == ["xc", "relativistic", "sc_accuracy_rho", "occupation_type"]

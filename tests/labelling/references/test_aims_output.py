@@ -159,6 +159,19 @@ def test_a_moment_that_was_not_asked_for_is_refused():
             read_label(text, frame, False, control)
 
 
+def test_a_negative_moment_is_printed_as_such():
+    text = output("issue_3345_spin_md_light").replace("N_down :    1.00", "N_down :   -1.00")
+    control = parse_control("xc pw-lda\nspin collinear\nfixed_spin_moment -1")
+    with pytest.raises(WrongShape, match="no forces"):  # behind the check of the moment
+        read_label(text, structure(text), False, control)
+
+
+def test_atoms_of_a_slab_may_be_printed_in_a_neighbouring_cell_in_all_directions():
+    cell = np.diag([5.0, 5.0, 20.0])
+    slab = Frame([29], [[0.0, 0.0, -1.0]], cell, [True, True, False])
+    assert aims_output._distances(np.array([[5.0, 0.0, 20.0]]), slab).tolist() == [0.0]
+
+
 def test_a_polarised_output_is_refused_where_none_was_asked_for():
     text = output("issue_3345_spin_md_light")
     with pytest.raises(Mismatch, match="2 spin channels; spin none has 1"):
