@@ -116,16 +116,14 @@ class ModelCalculator(Calculator):
         import torch
 
         atoms = cast(Atoms, self.atoms)
+        if set(system_changes) - {"positions", "cell"} or electrons_in(atoms.info) != self._electrons:
+            self._bound = None  # before anything is refused: ASE reports the change of a refused call only once
         asked = {"stress", "stress_var"} & set(properties)
         if asked and not atoms.pbc.all():
             raise PropertyNotImplementedError(
                 f"there is no stress: {atoms.get_chemical_formula()} is not periodic in three directions"
             )
-        if (
-            self._bound is None
-            or set(system_changes) - {"positions", "cell"}
-            or electrons_in(atoms.info) != self._electrons
-        ):
+        if self._bound is None:
             self._bind(atoms)
         assert self._bound is not None
         self._stress |= bool(asked)

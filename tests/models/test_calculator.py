@@ -130,6 +130,22 @@ def test_other_atoms_are_bound_anew_and_constraints_do_not_matter(files):
     assert calc.get_property("energy", swapped) != first
 
 
+def test_atoms_that_were_refused_once_are_not_computed_as_the_atoms_before(files):
+    calc, flat = calculator(files[0]), COPPER.copy()
+    calc.get_property("energy", COPPER)
+    flat.pbc = False
+    with pytest.raises(PropertyNotImplementedError, match="there is no stress"):
+        calc.get_property("stress", flat)
+    alone = calculator(files[0]).get_property("energy", flat)
+    assert alone != pytest.approx(calculator(files[0]).get_property("energy", COPPER), abs=1e-4)
+    assert calc.get_property("energy", flat) == pytest.approx(alone, abs=1e-9)
+    gold = COPPER.copy()
+    gold.numbers[0] = 79
+    for _ in range(2):
+        with pytest.raises(SettingsError, match="the model does not know Au"):
+            calc.get_property("energy", gold)
+
+
 def test_results_go_into_files_that_ase_reads(files, tmp_path):
     atoms = ETHANOL.copy()
     atoms.calc = calculator(files)
