@@ -165,8 +165,8 @@ class ModelCalculator(Calculator):
         acting = slice(0, self.acting)
         energy = float(energies[acting].mean())
         found: dict[str, Any] = {"energy": energy, "free_energy": energy, "forces": forces[acting].mean(0)}
-        if said.stress is not None:
-            tensors = _numpy(said.stress)[:, 0]  # (M, 3, 3)
+        tensors = None if said.stress is None else _numpy(said.stress)[:, 0]  # (M, 3, 3)
+        if tensors is not None and np.isfinite(tensors).all():  # NaN: the baseline of the models has no stress
             found["stress"] = full_3x3_to_voigt_6_stress(tensors[acting].mean(0))
             if len(tensors) > 1:
                 found["stress_var"] = tensors.var(axis=0)
