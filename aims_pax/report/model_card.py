@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import platform
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -280,15 +281,33 @@ def _uncertainty(run: RunRecord) -> str:
 
 def _target_temperatures(run: RunRecord) -> str:
     """Of the trajectories: those of `MD.temperatures`, else `MD.temperature`."""
-    return run.setting("MD.temperatures").strip("[]") or run.setting("MD.temperature")
+    single, many = _of_md(run, "temperature"), _of_md(run, "temperatures")
+    return _by_system({name: many[name].strip("[]") or single[name] for name in single})
+
+
+def _of_md(run: RunRecord, key: str) -> dict[str, str]:
+    """{geometry: its setting of MD}; "" stands for all geometries if they have no settings of their own."""
+    start, end = "aimsPAX.MD.", f".{key}"
+    found = {
+        k.removeprefix("aimsPAX.MD").removesuffix(end).removeprefix("."): "" if value == "None" else value
+        for k, value in run.settings.items()
+        if k.startswith(start) and k.endswith(end)
+    }
+    return defaultdict(str, found)
+
+
+def _by_system(values: Mapping[str, str]) -> str:
+    """`300.0`, or `ice: 200.0; water: 300.0` where the geometries differ."""
+    if len(set(values.values())) < 2:
+        return next(iter(values.values()), "")
+    return "; ".join(f"{name}: {value}" for name, value in values.items())
 
 
 def _conditions(run: RunRecord) -> str:
-    ensemble, given = run.setting("MD.stat_ensemble"), _target_temperatures(run)
     rows = [
-        ["ensemble", ensemble],
-        ["target temperature (K)", given],
-        ["time step (fs)", run.setting("MD.timestep")],
+        ["ensemble", _by_system(_of_md(run, "stat_ensemble"))],
+        ["target temperature (K)", _target_temperatures(run)],
+        ["time step (fs)", _by_system(_of_md(run, "timestep"))],
     ]
     seen = [v for o in run.observables for v in o.temperature if math.isfinite(v)]
     if seen:
