@@ -46,6 +46,7 @@ from aims_pax.report.training_copies import copies_line
 MACE = {"title": "MACE", "packages": ["mace-torch", "torch", "e3nn"]}  # when no kind of model is recorded
 ATOMIC = "atomic_energies.json"
 PRECISION = "precision.json"
+ELECTRONS = {"charge": "charge", "spin": "multiplicity"}  # entries of the labelled frames, in words
 FEW = 20  # held-out frames below which an error is a rough estimate
 
 
@@ -190,6 +191,7 @@ def _data(run: RunRecord) -> str:
     ]
     digest = data_hash(run)
     text = _table(["system", "training", "validation", "test"], rows)
+    text += f"\n\n{said}" if (said := _electrons(run)) else ""
     text += f"\n\nLabels of this run's reference: {_plain(label_counts.labels_line(run))}."
     text += _sources(run)
     text += f"\n\n{_plain(said)}" if (said := copies_line(run)) else ""
@@ -197,6 +199,18 @@ def _data(run: RunRecord) -> str:
     return text + (
         "\n\nShortest distances in the labelled frames (Å):\n\n" + _table(["pair", "Å"], near) if near else ""
     )
+
+
+def _electrons(run: RunRecord) -> str:
+    """A sentence on the charges and multiplicities of the labelled frames; "" if none is stated."""
+    found: dict[str, set[str]] = {}
+    for s in run.structures:
+        said = [f"{words} {s.info[key]}" for key, words in ELECTRONS.items() if key in s.info]
+        found.setdefault(s.system or "—", set()).add(", ".join(said) or "not stated")
+    if {text for each in found.values() for text in each} <= {"not stated"}:
+        return ""
+    each = "; ".join(f"{_plain(name)}: {' or '.join(sorted(said))}" for name, said in sorted(found.items()))
+    return f"Charge (e) and multiplicity 2S+1 of the frames: {each}."
 
 
 def _sources(run: RunRecord) -> str:

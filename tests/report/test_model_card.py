@@ -146,3 +146,11 @@ def test_conditions_of_geometries_with_settings_of_their_own_are_named_by_geomet
     assert "| target temperature (K) | ice: 200.0; v1.2: 300.0, 600.0 |" in text
     assert "| time step (fs) | 0.5 |" in text
     assert "at temperatures far from ice: 200.0; v1.2: 300.0, 600.0 K" in text
+
+
+def test_charge_and_multiplicity_of_the_frames_are_named(run):
+    assert "multiplicity" not in card(run, "m.model").split("## Errors")[0]
+    cation = {"charge": "1.0", "spin": "2", "system": "cation"}
+    others = [replace(s, info={**s.info, **cation}) for s in run.structures[:3]]
+    text = card(replace(run, structures=(*run.structures, *others)), "m.model")
+    assert "cation: charge 1.0, multiplicity 2; copper: not stated; water: not stated." in text
