@@ -31,6 +31,7 @@ WITHOUT = "none"
 BASELINE_KEY = "aimsPAX.REFERENCE.baseline"
 FOUNDATION = "mace.FOUNDATION"
 CONTENTS_OF_MODEL = "contents."  # hashes of files that models begin from, by their names
+ELEMENTS = "elements"  # of the geometries, for which the models are made
 PRETRAINING = "aimsPAX.PRETRAINING"
 TABLES = (  # tables of the user's own keys, compared as a whole: also with no table, or with a single value
     "mace.ARCHITECTURE.atomic_energies",
@@ -62,9 +63,11 @@ FIXED = (
     ("aimsPAX.MISC.spin", "structures with another spin are other structures"),
     (BEGUN_WITH, "the run began with the old files"),
     (PRETRAINING, "the members were pre-trained with the old settings, or without this section"),
+    (ELEMENTS, "the models are made for the elements of the geometries"),
     (MODEL, "the weights in restart/ belong to models of another kind"),
     (BASELINE, "the weights in restart/ have learnt the difference to the old baseline"),
 )
+UNTIL_DATA = (BEGUN_WITH, ELEMENTS)  # may change until the run has data
 METHOD = "reference method"  # its hash; its content is written in data/labels/<hash>/method.json
 WAY_OUT = (
     "Undo the change; or begin in an empty folder, where ACTIVE_LEARNING.initial_train_dataset can read "
@@ -215,7 +218,7 @@ def _refused(old: Mapping[str, Any], new: Mapping[str, Any], took_in: bool) -> I
     }
     for key, before, after in _changes(unwritten | dict(old), unwritten | dict(new)):
         for prefix, why in FIXED:
-            if key.startswith(prefix) and (took_in or prefix != BEGUN_WITH):
+            if key.startswith(prefix) and (took_in or prefix not in UNTIL_DATA):
                 yield f"{key}: {before} → {after}: {why}"
 
 

@@ -229,6 +229,15 @@ def test_pre_training_that_is_added_to_a_begun_run_or_taken_away_is_refused(begu
     assert "aimsPAX.PRETRAINING.n_frames: 100 → none: " in refusal(begun, SETTINGS, "abc")
 
 
+def test_a_geometry_with_another_element_is_refused_once_there_are_data(folder):
+    compare_with_last_run(folder, SETTINGS, "abc", {"water": "1"})  # by a version that did not record them
+    compare_with_last_run(folder, SETTINGS | {"elements": "H O"}, "abc", {"water": "1"})
+    compare_with_last_run(folder, SETTINGS | {"elements": "H C O"}, "abc", {"water": "1", "methane": "2"})
+    folder.write_text(folder.data / "splits.jsonl", '["0", "train", 0]\n')
+    said = refusal(folder, SETTINGS | {"elements": "H C N O"}, "abc")
+    assert "  elements: H C O → H C N O: the models are made for the elements of the geometries" in said
+
+
 def test_another_kind_of_model_is_refused_also_where_none_was_written(folder):
     compare_with_last_run(folder, SETTINGS, "abc", {})  # by a version that knew MACE alone
     other = copy.deepcopy(SETTINGS)
