@@ -94,7 +94,9 @@ def test_a_member_that_is_no_longer_the_best_does_not_stay_among_the_delivered_m
     (results / first).with_suffix(".md").write_text("card")
     (results / "of_the_user.model").write_text("x")
     deliver(story, [1])
-    present = {str(p.relative_to(results)) for p in results.rglob("*") if p.suffix in (".npz", ".model", ".md")}
+    present = {
+        str(p.relative_to(results)) for p in results.rglob("*") if p.suffix in (".npz", ".model", ".md")
+    }
     assert present == {second, f"committee/{first}", "of_the_user.model", "predictions.npz"}
     assert load_run(story.folder.root, brief=True).results == (second,)
 

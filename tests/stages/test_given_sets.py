@@ -136,7 +136,9 @@ def test_a_structure_that_a_file_holds_twice_is_not_for_training_and_validation(
 
 def test_what_validates_one_member_trains_no_other_when_their_files_share_structures(run, tmp_path):
     made = run(
-        {"one.xyz": 30, "two.xyz": 7}, initial_train_dataset={"11": "one.xyz", "12": "two.xyz"}, valid_ratio=0.1
+        {"one.xyz": 30, "two.xyz": 7},
+        initial_train_dataset={"11": "one.xyz", "12": "two.xyz"},
+        valid_ratio=0.1,
     )
     shared = ase.io.read(tmp_path / "one.xyz", "7:", format="extxyz")
     own = ase.io.read(tmp_path / "two.xyz", ":", format="extxyz")

@@ -154,7 +154,9 @@ def _unused_weights(
         return  # of such files not every structure is read here
     origins = [labelled.origin for file in given for labelled in file.frames]
     known = {"Default", *STAGES_OF_LABELS, *(s.name for s in systems)}
-    known |= {str(origin[key]) for origin in origins for key in ("config_type", "system", "stage") if key in origin}
+    known |= {
+        str(origin[key]) for origin in origins for key in ("config_type", "system", "stage") if key in origin
+    }
     known |= {labelled.frame.formula for file in given for labelled in file.frames}
     for name in settings.mace.training.config_type_weights:
         if name not in known:
