@@ -300,7 +300,7 @@ def _target_temperatures(run: RunRecord) -> str:
 
 
 def _of_md(run: RunRecord, key: str) -> dict[str, str]:
-    """{geometry: its setting of MD}; "" stands for all geometries if they have no settings of their own."""
+    """{geometry: its setting of MD}; with one setting for all geometries their name is ""."""
     start, end = "aimsPAX.MD.", f".{key}"
     found = {
         k.removeprefix("aimsPAX.MD").removesuffix(end).removeprefix("."): "" if value == "None" else value

@@ -158,7 +158,7 @@ def _unused_weights(
         str(origin[key]) for origin in origins for key in ("config_type", "system", "stage") if key in origin
     }
     known |= {labelled.frame.formula for file in given for labelled in file.frames}
-    for name in settings.mace.training.config_type_weights:
+    for name in settings.model.weights_by_name:
         if name not in known:
             near = nearest(name, known)
             yield (

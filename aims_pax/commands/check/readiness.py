@@ -188,7 +188,7 @@ def begun_settings(settings: Settings, systems: Sequence[System]) -> dict[str, A
     contents, al = kind_of_run(settings).begun_with(settings), settings.active_learning
     if contents:
         found |= {"contents": contents}
-    if settings.mace.foundation is None and not (al and al.initial_models):
+    if settings.model.foundation is None and not (al and al.initial_models):
         found |= {ELEMENTS: " ".join(chemical_symbols[z] for z in elements(s.frame for s in systems))}
     return found
 
