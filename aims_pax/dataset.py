@@ -66,7 +66,8 @@ def label_key(labelled: LabelledFrame) -> str:
 class Dataset:
     """Frames by split and member. Without a folder it exists only in memory."""
 
-    def __init__(self, folder: Path | None = None) -> None:
+    def __init__(self, folder: Path | str | None = None) -> None:
+        folder = None if folder is None else Path(folder)
         self.folder = folder
         self.frames: dict[str, LabelledFrame] = {}  # with the label in use, or the first one
         self.entries: list[Entry] = []
@@ -254,19 +255,19 @@ def cut_torn_structure(path: Path) -> None:
 
 
 def read_extxyz(
-    path: Path,
+    path: Path | str,
     energy_key: str = ENERGY,
     forces_key: str = FORCES,
     stress_key: str = STRESS,
     virials_key: str = VIRIALS,
 ) -> Iterator[LabelledFrame]:
     """Every labelled structure of a file; see `labelled_data.read_labelled`. Raises SettingsError."""
-    return read_labelled(path, LabelKeys(energy_key, forces_key, stress_key, virials_key))
+    return read_labelled(Path(path), LabelKeys(energy_key, forces_key, stress_key, virials_key))
 
 
-def write_extxyz(path: Path, frames: Sequence[LabelledFrame]) -> None:
+def write_extxyz(path: Path | str, frames: Sequence[LabelledFrame]) -> None:
     """Write a whole file at once, atomically."""
-    write_text(path, to_extxyz(frames))
+    write_text(Path(path), to_extxyz(frames))
 
 
 def only_known(

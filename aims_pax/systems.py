@@ -41,13 +41,13 @@ class System:
         )
 
 
-def read_systems(paths: Path | Sequence[Path]) -> tuple[System, ...]:
+def read_systems(paths: Path | str | Sequence[Path | str]) -> tuple[System, ...]:
     """One geometry file, a folder of ASE-readable files, or a list of files → systems with unique names.
 
     For a file with several structures, an index must choose: `trajectory.xyz@0`, `@-1` (the last) or `@:` (all).
     Raises SettingsError that lists all missing or unreadable files.
     """
-    files = _files([paths] if isinstance(paths, Path) else paths)
+    files = _files([Path(p) for p in ([paths] if isinstance(paths, Path | str) else paths)])
     systems: list[System] = []
     broken: list[str] = []
     for file in files:

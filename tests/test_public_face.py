@@ -32,6 +32,17 @@ def test_every_name_is_there_and_has_an_example(name):
     assert getattr(importlib.import_module(value.__module__), name) is value
 
 
+def test_paths_may_be_text(tmp_path):
+    water = aims_pax.Frame([8, 1, 1], [[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]])
+    one = aims_pax.LabelledFrame(water, aims_pax.Label(-1.0, [[0, 0, 0]] * 3))
+    file = str(tmp_path / "water.xyz")
+    aims_pax.write_extxyz(file, [one])
+    assert [read.id for read in aims_pax.read_extxyz(file)] == [one.id]
+    assert aims_pax.read_systems(file)[0].frame == aims_pax.read_systems([file])[0].frame == water
+    aims_pax.Dataset(str(tmp_path / "data")).add(one, "train")
+    assert [read.id for read in aims_pax.Dataset(str(tmp_path / "data")).train(0)] == [one.id]
+
+
 def test_a_name_that_is_not_there_is_an_attribute_error():
     with pytest.raises(AttributeError, match="has no attribute 'Frames'"):
         aims_pax.Frames  # noqa: B018

@@ -21,7 +21,7 @@ import numpy as np
 from aims_pax.commands.timings import Timings
 from aims_pax.frames import Array
 from aims_pax.record.files import write_text
-from aims_pax.report.cost_summary import SLOT
+from aims_pax.report.cost_summary import processes_of_label
 from aims_pax.report.forecast import FILE, read_forecast
 from aims_pax.schedulers.usable_cores import cores
 from aims_pax.seeds import rng
@@ -248,9 +248,10 @@ class _Draw:
 
 
 def reference_slots(settings: Settings) -> int:
-    """Cores of one reference calculation, from CLUSTER.launch_str; 1 where it does not say."""
-    found = SLOT.search(settings.cluster.launch_str or "")
-    return int(found[1]) if found else 1
+    """Cores of one reference calculation, from CLUSTER.launch_str or the job's header; 1 where they do not say."""
+    c = settings.cluster
+    nodes = 1 if c.parsl_options is None else c.parsl_options.nodes_per_block
+    return processes_of_label(c.launch_str or "", c.scheduler, c.header, nodes) or 1
 
 
 def settings_digest(settings: Settings, systems: tuple[System, ...]) -> str:

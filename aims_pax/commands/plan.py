@@ -18,7 +18,9 @@ from aims_pax.commands import resource_estimates
 from aims_pax.commands.check.project import checked_settings
 from aims_pax.commands.forecast import forecast, stored_timings
 from aims_pax.core import initial_dataset
+from aims_pax.core.audits import EARLY
 from aims_pax.core.rules import ExploreRules, InitialRules
+from aims_pax.core.stop_rule import FEWEST_AUDITS
 from aims_pax.core.threshold import WARM_UP
 from aims_pax.core.work import Labelled, RunSampler, RunTraining, Sampled, Trained
 from aims_pax.models.kinds import kind_of_run
@@ -283,7 +285,8 @@ def _calls(
     """(least, most) reference calls of active learning with n trajectories, from the limits alone.
 
     Most: every window gets all its labels; with `acquisition: crossing` every uncertainty check requests one, except
-    the first 10, which set the threshold. When the training set is full, outstanding labels are still computed.
+    the first 10, which set the threshold. Test and audit frames come besides, but a check requests one label only.
+    When the training set is full, outstanding labels are still computed.
     Least: only labels that the settings require.
     """
     looks = _looks(rules, n)
@@ -293,7 +296,7 @@ def _calls(
     chosen = looks - WARM_UP
     if rules.by_windows and not math.isinf(rules.max_steps):
         chosen = min(chosen, rules.per_window * math.ceil(rules.max_steps / rules.window))
-    most = max(chosen, rules.n_test) + analyses
+    most = min(looks, max(chosen, 0) + _drawn_at_random(rules, n, chosen + analyses)) + analyses
     quiet = 0.0
     if not math.isinf(rules.max_steps) and not math.isinf(rules.quiet_limit):
         quiet = n * (rules.max_steps // (math.ceil(rules.quiet_limit / rules.skip_step) * rules.skip_step))
@@ -315,6 +318,15 @@ def _calls(
 def _looks(rules: ExploreRules, n: int) -> float:
     """Number of uncertainty checks of n trajectories."""
     return INF if math.isinf(rules.max_steps) else n * math.ceil(rules.max_steps / rules.skip_step)
+
+
+def _drawn_at_random(rules: ExploreRules, n: int, others: float) -> float:
+    """The most test and audit frames of n trajectories, beside other labels; see `core.audits.audit_due`."""
+    if rules.audit_share <= 0:
+        return rules.n_test
+    early = min(FEWEST_AUDITS * n, _looks(rules, n) // EARLY)
+    share = (rules.audit_share * others + 1) / (1 - rules.audit_share)
+    return max(rules.n_test, early, share if math.isinf(share) else math.ceil(share))
 
 
 def _until_full(rules: ExploreRules, missing: float) -> int:

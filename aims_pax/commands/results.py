@@ -20,7 +20,7 @@ from aims_pax.models.base import ForceFieldModel
 from aims_pax.models.kinds import kind_of_run
 from aims_pax.potential import Potential
 from aims_pax.record.delivered_models import FILE as MODELS
-from aims_pax.record.delivered_models import content, file_digest
+from aims_pax.record.delivered_models import content, file_digest, remove_replaced
 from aims_pax.report.formatting import missing_test_frames
 from aims_pax.settings.geometries import completing
 from aims_pax.stages import delivery_precision
@@ -64,6 +64,8 @@ def deliver(run: RunContext, chosen: list[int]) -> None:
         str(path.relative_to(results)): {"sha256": file_digest(path), **entry}
         for path, entry in delivered_files.items()
     }
+    for path in remove_replaced(results, entries):
+        log.info("%s of an earlier end of this run removed: its member is not delivered there now", path)
     run.folder.write_text(results / MODELS, content(entries))
     potential = run.ensemble.potential(members=chosen)
     _predict(run, potential, sets)

@@ -255,8 +255,8 @@ def _opened(settings: Settings, console: Console) -> Iterator[RunContext]:
                 Labeller.from_settings(settings, folder.data, check=watch.raise_if_stopped) as labeller,
             ):
                 compare_with_last_run(
-                    folder, readiness.begun_settings(settings), labeller.method, {s.name: s.frame.id for s in systems},
-                    readiness.baseline_in_words(settings),
+                    folder, readiness.begun_settings(settings, systems), labeller.method,
+                    {s.name: s.frame.id for s in systems}, readiness.baseline_in_words(settings),
                 )  # fmt: skip
                 made_under = remember_settings(folder, effective(settings))
                 journal = Journal(folder)

@@ -19,6 +19,7 @@ from aims_pax.record.folder import RunFolder
 from aims_pax.record.lock import Lock
 from aims_pax.report.html_page import PAGE
 from aims_pax.settings import effective
+from aims_pax.structure_files.images import split_index
 from aims_pax.version import __version__
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def fingerprint_inputs(settings: Settings) -> dict[str, Any]:
     """The inputs of a run: version, settings, and the files that the settings name. Call it when the run begins."""
     said = effective(settings)
     named = {Path(os.path.join(settings.folder, os.path.expanduser(text))) for text in _texts(said)}
-    own = [p for p in named if p != settings.folder]
+    own = [_without_index(p) for p in named if p != settings.folder]
     modules = [*settings.folder.glob("*.py"), *_packages(settings)]
     return {
         "version": __version__,
@@ -88,6 +89,11 @@ def _texts(value: Any, key: str = "") -> Iterator[str]:
             yield from _texts(inner, key)
     elif isinstance(value, str) and (not key.endswith("_dir") or key == "species_dir"):
         yield value
+
+
+def _without_index(path: Path) -> Path:
+    """The file of a geometry `file@index`; any other text as it is."""
+    return split_index(path)[0] if "@" in path.name else path
 
 
 def _packages(settings: Settings) -> Iterator[Path]:

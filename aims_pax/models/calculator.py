@@ -116,16 +116,16 @@ class ModelCalculator(Calculator):
         import torch
 
         atoms = cast(Atoms, self.atoms)
+        if set(system_changes) - {"positions", "cell"} or electrons_in(atoms.info) != self._electrons:
+            self._bound = (
+                None  # before anything is refused: ASE reports the change of a refused call only once
+            )
         asked = {"stress", "stress_var"} & set(properties)
         if asked and not atoms.pbc.all():
             raise PropertyNotImplementedError(
                 f"there is no stress: {atoms.get_chemical_formula()} is not periodic in three directions"
             )
-        if (
-            self._bound is None
-            or set(system_changes) - {"positions", "cell"}
-            or electrons_in(atoms.info) != self._electrons
-        ):
+        if self._bound is None:
             self._bind(atoms)
         assert self._bound is not None
         self._stress |= bool(asked)
@@ -167,8 +167,10 @@ class ModelCalculator(Calculator):
         acting = slice(0, self.acting)
         energy = float(energies[acting].mean())
         found: dict[str, Any] = {"energy": energy, "free_energy": energy, "forces": forces[acting].mean(0)}
-        if said.stress is not None:
-            tensors = _numpy(said.stress)[:, 0]  # (M, 3, 3)
+        tensors = None if said.stress is None else _numpy(said.stress)[:, 0]  # (M, 3, 3)
+        if (
+            tensors is not None and np.isfinite(tensors).all()
+        ):  # NaN: the baseline of the models has no stress
             found["stress"] = full_3x3_to_voigt_6_stress(tensors[acting].mean(0))
             if len(tensors) > 1:
                 found["stress_var"] = tensors.var(axis=0)

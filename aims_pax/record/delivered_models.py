@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,27 @@ def delivered_files(results: Path) -> list[Path]:
     """The model files directly in a results folder: those recorded and every `*.model`; subfolders are left out."""
     recorded = [results / name for name in recorded_models(results) if "/" not in name]
     return sorted({*(p for p in recorded if p.is_file()), *results.glob("*.model")})
+
+
+def models_of_run(results: Path) -> list[Path]:
+    """The model files that the run delivered; without a record every `*.model` in the folder."""
+    recorded = [results / name for name in recorded_models(results) if "/" not in name]
+    return sorted(p for p in recorded or results.glob("*.model") if p.is_file())
+
+
+def remove_replaced(results: Path, names: Collection[str]) -> list[Path]:
+    """Remove the models of an earlier end of this run that are not among `names`, with their cards; returns them.
+
+    names: paths relative to results/. A file that the run did not write, or that was changed since, stays.
+    """
+    removed = []
+    for name, entry in recorded_models(results).items():
+        path = results / name
+        if name not in names and path.is_file() and entry.get("sha256") == file_digest(path):
+            path.with_suffix(".md").unlink(missing_ok=True)
+            path.unlink()
+            removed.append(path)
+    return removed
 
 
 def is_ours(path: Path) -> bool:

@@ -31,6 +31,15 @@ WITHOUT = "none"
 BASELINE_KEY = "aimsPAX.REFERENCE.baseline"
 FOUNDATION = "mace.FOUNDATION"
 CONTENTS_OF_MODEL = "contents."  # hashes of files that models begin from, by their names
+ELEMENTS = "elements"  # of the geometries, for which the models are made
+PRETRAINING = "aimsPAX.PRETRAINING"
+TABLES = (  # tables of the user's own keys, compared as a whole: also with no table, or with a single value
+    "mace.ARCHITECTURE.atomic_energies",
+    "aimsPAX.ACTIVE_LEARNING.seeds_tags_dict",
+    f"{BEGUN_WITH}train_dataset",
+    f"{BEGUN_WITH}valid_dataset",
+    f"{MODEL}.kwargs",
+)
 # (prefix of the key, why another value would mix incompatible data)
 FIXED = (
     ("mace.ARCHITECTURE", "the weights in restart/ belong to the old architecture"),
@@ -53,10 +62,12 @@ FIXED = (
     ("aimsPAX.MISC.charge", "structures with another charge are other structures"),
     ("aimsPAX.MISC.spin", "structures with another spin are other structures"),
     (BEGUN_WITH, "the run began with the old files"),
-    ("aimsPAX.PRETRAINING", "the members were pre-trained with the old settings"),
+    (PRETRAINING, "the members were pre-trained with the old settings, or without this section"),
+    (ELEMENTS, "the models are made for the elements of the geometries"),
     (MODEL, "the weights in restart/ belong to models of another kind"),
     (BASELINE, "the weights in restart/ have learnt the difference to the old baseline"),
 )
+UNTIL_DATA = (BEGUN_WITH, ELEMENTS)  # may change until the run has data
 METHOD = "reference method"  # its hash; its content is written in data/labels/<hash>/method.json
 WAY_OUT = (
     "Undo the change; or begin in an empty folder, where ACTIVE_LEARNING.initial_train_dataset can read "
@@ -202,12 +213,12 @@ def _took_in(folder: RunFolder) -> bool:
 
 def _refused(old: Mapping[str, Any], new: Mapping[str, Any], took_in: bool) -> Iterator[str]:
     # the sections are not written when they hold only this default
-    unwritten = {f"{MODEL}.kind": "mace", BASELINE: WITHOUT} | {
+    unwritten = {f"{MODEL}.kind": "mace", BASELINE: WITHOUT, f"{PRETRAINING}.n_frames": "none"} | {
         f"{FOUNDATION}.{k}": "none" for k in ("model", "model.factory", "recipe")
     }
     for key, before, after in _changes(unwritten | dict(old), unwritten | dict(new)):
         for prefix, why in FIXED:
-            if key.startswith(prefix) and (took_in or prefix != BEGUN_WITH):
+            if key.startswith(prefix) and (took_in or prefix not in UNTIL_DATA):
                 yield f"{key}: {before} → {after}: {why}"
 
 
@@ -269,9 +280,21 @@ def _moved(old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[str]:
 
 def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
     """Keys with different values. A key on one side only (another version of aims-PAX, a new section) is ignored."""
+    old, new = _with_whole_tables(old), _with_whole_tables(new)
     for key in dict.fromkeys([*old, *new]):
         if key in old and key in new and old[key] != new[key]:
             yield key, old[key], new[key]
+
+
+def _with_whole_tables(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings with each table of TABLES as one value, `{1: -13.6, 8: -2043.2}`."""
+    found = dict(flat)
+    for table in TABLES:
+        inside = sorted(key for key in flat if key.startswith(f"{table}."))
+        if inside:
+            entries = (f"{key.removeprefix(f'{table}.')}: {found.pop(key)}" for key in inside)
+            found[table] = f"{{{', '.join(entries)}}}"
+    return found
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-SILENT = ("mace.MISC.", "reference method", "contents.")
+SILENT = ("mace.MISC.", "reference method", "contents.", "elements")
 
 
 def differing(settings: Mapping[str, str]) -> list[tuple[str, str, str]]:

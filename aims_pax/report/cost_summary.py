@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -17,9 +16,8 @@ from aims_pax.report.forecast import PARTS, comparison_rows
 from aims_pax.report.formatting import DOING, STAGES, compact, duration, format_number, milli, plural
 from aims_pax.report.run_record import Epoch, RunRecord
 from aims_pax.report.run_verdict import run_verdict
+from aims_pax.schedulers.base import Scheduler, option_number
 from aims_pax.schedulers.registry import known_schedulers
-
-SLOT = re.compile(r"(?:--ntasks(?:-per-node)?[= ]|(?:^|\s)-(?:n|np)[= ]?)(\d+)")
 
 IDLE = {"paused": "paused", "stopped": "stopped in between"}  # spans that are not working time
 
@@ -84,16 +82,27 @@ def wall_seconds(run: RunRecord) -> float:
 
 def slots_of_run(run: RunRecord) -> int | None:
     """MPI processes of one reference calculation, from CLUSTER.launch_str or the job header; None if not given."""
-    found = SLOT.search(run.setting("CLUSTER.launch_str"))
-    if found:
-        return int(found[1])
     scheduler = known_schedulers().get(run.setting("CLUSTER.type"))
-    if scheduler is None:
-        return None
+    header = "" if scheduler is None else run.setting(f"CLUSTER.{scheduler.header_key}")
+    nodes = run.setting("CLUSTER.parsl_options.nodes_per_block", "1")
+    return processes_of_label(run.setting("CLUSTER.launch_str"), scheduler, header, int(nodes))
+
+
+def processes_of_label(launch: str, scheduler: Scheduler | None, header: str, nodes: int) -> int | None:
+    """MPI processes of one reference calculation; None if neither the launch command nor the job's header gives them.
+
+    nodes: of a job whose header does not give them.
+    """
+    if (total := option_number(launch, "-n", "-np", "--np", "--ntasks")) is not None:
+        return total
     try:
-        return scheduler.read_header(run.setting(f"CLUSTER.{scheduler.header_key}")).tasks
+        known = None if scheduler is None else scheduler.read_header(header)
     except ValueError:  # settings written for an earlier version
-        return None
+        known = None
+    if (each := option_number(launch, "--ntasks-per-node", "--tasks-per-node")) is not None:
+        own = option_number(launch, "-N", "--nodes")
+        return each * (own or (known and known.nodes) or nodes)
+    return None if known is None else known.processes(nodes)
 
 
 def key_numbers(run: RunRecord) -> list[tuple[str, str, str]]:

@@ -20,7 +20,7 @@ import numpy as np
 from aims_pax.core.error_calibration import ErrorCalibration
 from aims_pax.errors import RestartError, SettingsError
 from aims_pax.record.checkpoint import from_plain
-from aims_pax.record.delivered_models import delivered_files
+from aims_pax.record.delivered_models import models_of_run
 from aims_pax.report import predictions
 from aims_pax.report.forecast import read_forecast
 from aims_pax.report.md_test import read_md_test
@@ -88,7 +88,7 @@ def load_run(folder: Path, brief: bool = False, seen: SeenFiles | None = None) -
         {*story.answers, *open_now, *(f for split in splits.values() for f in split)}, systems
     )
     calls = tuple(_calls(story, origins, labels, frames, open_now))
-    results = tuple(p.name for p in delivered_files(folder / "results"))
+    results = tuple(p.name for p in models_of_run(folder / "results"))
     heard = max([story.heard, *(moment for _, _, moment in snapshots.values()), 0.0])
     started = process.has_written(max(heard, story.other))
     state = state_of(stages, results, process.holder, process.lock, started, _converges(settings))

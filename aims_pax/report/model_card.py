@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import platform
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -45,6 +46,7 @@ from aims_pax.report.training_copies import copies_line
 MACE = {"title": "MACE", "packages": ["mace-torch", "torch", "e3nn"]}  # when no kind of model is recorded
 ATOMIC = "atomic_energies.json"
 PRECISION = "precision.json"
+ELECTRONS = {"charge": "charge", "spin": "multiplicity"}  # entries of the labelled frames, in words
 FEW = 20  # held-out frames below which an error is a rough estimate
 
 
@@ -189,6 +191,7 @@ def _data(run: RunRecord) -> str:
     ]
     digest = data_hash(run)
     text = _table(["system", "training", "validation", "test"], rows)
+    text += f"\n\n{said}" if (said := _electrons(run)) else ""
     text += f"\n\nLabels of this run's reference: {_plain(label_counts.labels_line(run))}."
     text += _sources(run)
     text += f"\n\n{_plain(said)}" if (said := copies_line(run)) else ""
@@ -196,6 +199,18 @@ def _data(run: RunRecord) -> str:
     return text + (
         "\n\nShortest distances in the labelled frames (Å):\n\n" + _table(["pair", "Å"], near) if near else ""
     )
+
+
+def _electrons(run: RunRecord) -> str:
+    """A sentence on the charges and multiplicities of the labelled frames; "" if none is stated."""
+    found: dict[str, set[str]] = {}
+    for s in run.structures:
+        said = [f"{words} {s.info[key]}" for key, words in ELECTRONS.items() if key in s.info]
+        found.setdefault(s.system or "—", set()).add(", ".join(said) or "not stated")
+    if {text for each in found.values() for text in each} <= {"not stated"}:
+        return ""
+    each = "; ".join(f"{_plain(name)}: {' or '.join(sorted(said))}" for name, said in sorted(found.items()))
+    return f"Charge (e) and multiplicity 2S+1 of the frames: {each}."
 
 
 def _sources(run: RunRecord) -> str:
@@ -280,15 +295,33 @@ def _uncertainty(run: RunRecord) -> str:
 
 def _target_temperatures(run: RunRecord) -> str:
     """Of the trajectories: those of `MD.temperatures`, else `MD.temperature`."""
-    return run.setting("MD.temperatures").strip("[]") or run.setting("MD.temperature")
+    single, many = _of_md(run, "temperature"), _of_md(run, "temperatures")
+    return _by_system({name: many[name].strip("[]") or single[name] for name in single})
+
+
+def _of_md(run: RunRecord, key: str) -> dict[str, str]:
+    """{geometry: its setting of MD}; with one setting for all geometries their name is ""."""
+    start, end = "aimsPAX.MD.", f".{key}"
+    found = {
+        k.removeprefix("aimsPAX.MD").removesuffix(end).removeprefix("."): "" if value == "None" else value
+        for k, value in run.settings.items()
+        if k.startswith(start) and k.endswith(end)
+    }
+    return defaultdict(str, found)
+
+
+def _by_system(values: Mapping[str, str]) -> str:
+    """`300.0`, or `ice: 200.0; water: 300.0` where the geometries differ."""
+    if len(set(values.values())) < 2:
+        return next(iter(values.values()), "")
+    return "; ".join(f"{name}: {value}" for name, value in values.items())
 
 
 def _conditions(run: RunRecord) -> str:
-    ensemble, given = run.setting("MD.stat_ensemble"), _target_temperatures(run)
     rows = [
-        ["ensemble", ensemble],
-        ["target temperature (K)", given],
-        ["time step (fs)", run.setting("MD.timestep")],
+        ["ensemble", _by_system(_of_md(run, "stat_ensemble"))],
+        ["target temperature (K)", _target_temperatures(run)],
+        ["time step (fs)", _by_system(_of_md(run, "timestep"))],
     ]
     seen = [v for o in run.observables for v in o.temperature if math.isfinite(v)]
     if seen:

@@ -80,7 +80,7 @@ class NamedJob:
 class BlockHeader:
     """What aims-PAX uses of a user's header. walltime: s, inf for no limit, None if the header does not set it.
 
-    tasks: MPI processes or slots per node (in total for schedulers without nodes in the header).
+    tasks: MPI processes or slots of the block; with `per_node`, of each of its nodes.
     replaced: options of the header that aims-PAX sets itself, as written by users.
     """
 
@@ -88,6 +88,11 @@ class BlockHeader:
     nodes: int | None = None
     tasks: int | None = None
     replaced: tuple[str, ...] = ()
+    per_node: bool = False
+
+    def processes(self, nodes: int) -> int | None:
+        """MPI processes of a block; nodes: of the block, if the header does not set them."""
+        return self.tasks if self.tasks is None or not self.per_node else self.tasks * (self.nodes or nodes)
 
 
 class Scheduler(ABC):

@@ -132,11 +132,9 @@ class PBSPro(Scheduler):
                 raise ValueError("qsub would not return before the block has ended: remove -W block=true")
         asked = resources(option.value for option in options if option.name == "l")
         limit = asked.get("walltime")
-        select = asked.get("select", "")
-        chunks = re.findall(r"mpiprocs=(\d+)", select) or re.findall(r"ncpus=(\d+)", select)
         return BlockHeader(
             None if limit is None else clock_seconds(limit),
-            tasks=int(chunks[-1]) if chunks else None,
+            tasks=_processes(asked.get("select", "")),
             replaced=replaced(options, OURS),
         )
 
@@ -203,3 +201,19 @@ def pbs_state(entry: Mapping[str, Any]) -> JobState:
     if code == WALLTIME:
         return JobState(Phase.TIMEOUT, "walltime exceeded")
     return JobState(Phase.FAILED, f"exit status {code}") if code else JobState(phase, "finished")
+
+
+def _processes(select: str) -> int | None:
+    """The processes of all chunks: their mpiprocs, else their ncpus; None if a chunk has neither.
+
+    >>> _processes("2:ncpus=16:mpiprocs=8+1:ncpus=4"), _processes("ncpus=16"), _processes("1")
+    (20, 16, None)
+    """
+    total = 0
+    for chunk in select.split("+"):
+        many = re.match(r"\s*(\d+)(:|$)", chunk)
+        each = re.search(r"mpiprocs=(\d+)", chunk) or re.search(r"ncpus=(\d+)", chunk)
+        if each is None:
+            return None
+        total += (int(many[1]) if many else 1) * int(each[1])
+    return total

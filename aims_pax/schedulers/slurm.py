@@ -140,12 +140,14 @@ class Slurm(Scheduler):
         for name, why in REFUSED.items():
             if name in options:
                 raise ValueError(f"{why}: remove --{name}")
-        nodes, tasks = options.get("nodes"), options.get("ntasks-per-node") or options.get("ntasks")
+        nodes, whole = options.get("nodes"), options.get("ntasks")
+        tasks = whole or options.get("ntasks-per-node") or options.get("tasks-per-node")
         return BlockHeader(
             block_walltime(header),
             int(nodes) if nodes is not None and nodes.isdigit() else None,
             int(tasks) if tasks is not None and tasks.isdigit() else None,
             tuple(f"--{name}" for name in sorted(REPLACED & set(options))),
+            per_node=whole is None,
         )
 
     def own_lines(self, header: str, name: str, files: Path, nodes: int) -> list[str]:

@@ -111,5 +111,10 @@ class ModelOfRun:
         return self.mace.foundation if self.is_mace else None
 
     @property
+    def weights_by_name(self) -> Mapping[str, float]:
+        """Weights of structures by their config_type, system or stage; none for other families than MACE."""
+        return self.mace.training.config_type_weights if self.is_mace else {}
+
+    @property
     def atomic_energies(self) -> Any:
         return self.mace.architecture.atomic_energies if self.is_mace else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -44,20 +45,33 @@ def given_sets(run: RunContext) -> tuple[Dataset, list[GivenFile]]:
     assert settings is not None
     shared = settings.initial_valid_dataset is None  # valid_ratio of the training structures is held out
     sets, files = Dataset(), given_files(run)
+    held_out: dict[str, bool] = {}  # of each structure, the same for all members
     for file, member in files:
-        counts: dict[str, int] = {}
+        if shared:
+            hold_out(file, settings.valid_ratio, held_out)
         for labelled in file.frames:
-            formula = labelled.frame.formula
-            k = counts[formula] = counts.get(formula, -1) + 1
-            aside = shared and int((k + 0.5) * settings.valid_ratio + 0.5) > int(
-                (k - 0.5) * settings.valid_ratio + 0.5
-            )
-            origin = {"system": formula, "stage": "given", **labelled.origin}
+            origin = {"system": labelled.frame.formula, "stage": "given", **labelled.origin}
             origin["system"] = system_of(labelled.frame, origin, run.systems)
-            sets.add(replace(labelled, origin=origin), "valid" if aside else file.use, member)
+            use = "valid" if held_out.get(labelled.id) else file.use
+            sets.add(replace(labelled, origin=origin), use, member)
     if settings.initial_train_dataset is not None:
         _enough(run, sets)
     return sets, [file for file, _ in files]
+
+
+def hold_out(file: GivenFile, ratio: float, held_out: dict[str, bool]) -> None:
+    """Decide which structures of a file are for validation: a share of each composition, evenly over the file.
+
+    held_out: by frame id, extended here. A structure that occurs again, in this file or in that of another member, is
+    used as before: the last training is on the structures of all members.
+    """
+    count: Counter[str] = Counter()
+    aside: Counter[str] = Counter()
+    for labelled in {labelled.id: labelled for labelled in file.frames}.values():
+        formula = labelled.frame.formula
+        due = int((count[formula] + 0.5) * ratio + 0.5)
+        aside[formula] += held_out.setdefault(labelled.id, aside[formula] < due)
+        count[formula] += 1
 
 
 def given_files(run: RunContext) -> list[tuple[GivenFile, int | None]]:

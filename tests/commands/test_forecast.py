@@ -89,3 +89,7 @@ def test_cores_of_a_reference_calculation_come_from_the_launch_command(tmp_path)
     from dataclasses import replace
 
     assert reference_slots(replace(settings, cluster=cluster)) == 64
+    header = "#SBATCH --nodes=2\n#SBATCH --ntasks-per-node=72"
+    job = {"type": "slurm", "launch_str": "srun aims.x", "slurm_str": header}
+    cluster = settings.cluster.model_copy(update=job)
+    assert reference_slots(replace(settings, cluster=cluster)) == 144

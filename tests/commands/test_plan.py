@@ -130,6 +130,9 @@ def test_a_stage_without_an_end_has_none():
     assert play_initial_dataset(rules, 0.0).labels >= 10
 
 
+WINDOWS = {"acquisition": "window", "window": 50, "per_window": 3}
+
+
 def explore(**changes):
     rules = {"skip_step": 10, "c_x": 0.0, "valid_ratio": 0.1, "epochs_per_worker": 2, "epochs_per_visit": 1}
     return ExploreRules(**{**rules, **changes})
@@ -143,6 +146,11 @@ def explore(**changes):
         ({"max_labels": 7}, INF, (7, 7)),
         ({"max_steps": 1000, "quiet_limit": 250}, INF, (16, 390)),
         ({"max_steps": 100, "analysis_skip": 25}, INF, (0, 30 + 16)),
+        ({"max_steps": 100, "n_test": 5}, INF, (0, 30 + 5)),
+        ({"max_steps": 100, "n_test": 50}, INF, (0, 40)),  # one label a check
+        ({"max_steps": 100, **WINDOWS}, INF, (0, 2 * 3)),
+        ({"max_steps": 100, "n_test": 5, **WINDOWS}, INF, (0, 2 * 3 + 5)),
+        ({"max_steps": 1000, "n_test": 5, "audit_share": 0.5, **WINDOWS}, INF, (0, 20 * 3 + 62)),
         ({}, 25, (6, 6 + 3)),  # the first validates none, the second one: 5 more for training need 6 labels
         ({"desired_acc": 0.01}, 25, (0, 9)),
         ({}, INF, (0, INF)),

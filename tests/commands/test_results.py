@@ -18,6 +18,7 @@ from aims_pax.models.base import MemberData
 from aims_pax.models.kinds import kind_of_run
 from aims_pax.record.arrays import unpack_arrays
 from aims_pax.record.folder import RunFolder
+from aims_pax.report.load_run import load_run
 from aims_pax.settings import read_settings
 from tests.projects import write_project
 from tests.report.folders import made_up
@@ -83,6 +84,21 @@ def test_all_members_chosen_leave_no_committee(run):
     deliver(story, [0, 1])
     assert not (story.folder.results / "committee").exists()
     assert len(list(story.folder.results.glob("*.linear.npz"))) == 2
+
+
+def test_a_member_that_is_no_longer_the_best_does_not_stay_among_the_delivered_models(run):
+    story = run(report=False)
+    results = story.folder.results
+    first, second = (f"{m.name}.linear.npz" for m in story.ensemble.members)
+    deliver(story, [0])
+    (results / first).with_suffix(".md").write_text("card")
+    (results / "of_the_user.model").write_text("x")
+    deliver(story, [1])
+    present = {
+        str(p.relative_to(results)) for p in results.rglob("*") if p.suffix in (".npz", ".model", ".md")
+    }
+    assert present == {second, f"committee/{first}", "of_the_user.model", "predictions.npz"}
+    assert load_run(story.folder.root, brief=True).results == (second,)
 
 
 def test_a_test_set_that_was_trained_on_is_warned_about(run, tmp_path, caplog):

@@ -53,6 +53,16 @@ def test_nothing_changed_is_nothing_to_do(folder):
     assert same(folder)
 
 
+@pytest.mark.parametrize("index", ["@0", "@:"])
+def test_a_file_of_which_an_index_chooses_structures_counts(tmp_path, index):
+    write_project(tmp_path, {"MISC": {"path_to_geometry": f"geometries/water.xyz{index}"}})
+    settings = read_settings(tmp_path)
+    save_fingerprint(settings, fingerprint_inputs(settings))
+    assert same(tmp_path)
+    later(tmp_path / "geometries" / "water.xyz")
+    assert not same(tmp_path)
+
+
 @pytest.mark.parametrize(
     "name",
     ["logs/active_learning.log", "results/mine.txt", "export/a.pt", "report.html", "restart/journal.jsonl"],

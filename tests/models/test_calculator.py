@@ -8,6 +8,7 @@ import pytest
 from ase import units
 from ase.build import bulk, molecule
 from ase.calculators.calculator import CalculationFailed, PropertyNotImplementedError
+from ase.calculators.harmonic import SpringCalculator
 from ase.constraints import FixBondLength
 from ase.filters import FrechetCellFilter
 from ase.md.verlet import VelocityVerlet
@@ -17,6 +18,8 @@ from aims_pax.core.uncertainty import atomic_sd
 from aims_pax.errors import SettingsError
 from aims_pax.models.base import MemberData
 from aims_pax.models.calculator import ModelCalculator
+from aims_pax.models.delta import DeltaPotential
+from aims_pax.potential import CalculatorPotential, EvaluatedPotential, Evaluation
 from aims_pax.record.delivered_models import content, file_digest
 from tests.models.linear_model import KIND, LinearMember, LinearModel
 from tests.models.mace import tiny
@@ -130,6 +133,22 @@ def test_other_atoms_are_bound_anew_and_constraints_do_not_matter(files):
     assert calc.get_property("energy", swapped) != first
 
 
+def test_atoms_that_were_refused_once_are_not_computed_as_the_atoms_before(files):
+    calc, flat = calculator(files[0]), COPPER.copy()
+    calc.get_property("energy", COPPER)
+    flat.pbc = False
+    with pytest.raises(PropertyNotImplementedError, match="there is no stress"):
+        calc.get_property("stress", flat)
+    alone = calculator(files[0]).get_property("energy", flat)
+    assert alone != pytest.approx(calculator(files[0]).get_property("energy", COPPER), abs=1e-4)
+    assert calc.get_property("energy", flat) == pytest.approx(alone, abs=1e-9)
+    gold = COPPER.copy()
+    gold.numbers[0] = 79
+    for _ in range(2):
+        with pytest.raises(SettingsError, match="the model does not know Au"):
+            calc.get_property("energy", gold)
+
+
 def test_results_go_into_files_that_ase_reads(files, tmp_path):
     atoms = ETHANOL.copy()
     atoms.calc = calculator(files)
@@ -187,3 +206,15 @@ def test_another_family_gives_its_own_spread(tmp_path):
     assert (spread > 0).all()
     assert "energy_spread" not in calc.results
     assert "stress" not in calc.implemented_properties
+
+
+def test_a_stress_that_the_baseline_does_not_have_is_refused_and_not_given_as_nan():
+    def evaluate(frames):
+        shapes = ((2, len(frames)), (2, sum(map(len, frames)), 3), (2, len(frames), 3, 3))
+        return Evaluation(*map(np.zeros, shapes))
+
+    springs = CalculatorPotential(lambda: SpringCalculator(COPPER.positions, 1.0))
+    calc = ModelCalculator(DeltaPotential(EvaluatedPotential(evaluate, (29,), 2), springs))
+    with pytest.raises(PropertyNotImplementedError, match="stress not present in this calculation"):
+        calc.get_property("stress", COPPER)
+    assert calc.get_property("energy", COPPER) == pytest.approx(0.0)

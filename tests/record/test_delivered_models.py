@@ -5,7 +5,15 @@ import json
 
 import pytest
 
-from aims_pax.record.delivered_models import content, delivered_files, file_digest, is_ours, recorded_models
+from aims_pax.record.delivered_models import (
+    content,
+    delivered_files,
+    file_digest,
+    is_ours,
+    models_of_run,
+    recorded_models,
+    remove_replaced,
+)
 
 
 @pytest.fixture
@@ -35,6 +43,21 @@ def test_models_of_a_folder_are_those_recorded_and_every_model_file(results):
     (results / "b.linear.npz").unlink()
     assert [p.name for p in delivered_files(results)] == ["a.model", "stranger.model"]
     assert delivered_files(results / "nowhere") == []
+
+
+def test_a_model_that_nobody_recorded_is_none_of_the_run(results):
+    assert [p.name for p in models_of_run(results)] == ["a.model", "b.linear.npz"]
+    (results / "models.json").unlink()
+    assert [p.name for p in models_of_run(results)] == ["a.model", "stranger.model"]
+
+
+def test_only_unchanged_models_of_the_run_are_removed_when_others_replace_them(results):
+    (results / "a.md").write_text("card")
+    (results / "committee" / "c.model").write_text("changed by the user")
+    assert remove_replaced(results, ["b.linear.npz"]) == [results / "a.model"]
+    assert sorted(p.name for p in results.rglob("*.*") if p.is_file()) == [
+        "b.linear.npz", "c.model", "models.json", "stranger.model",
+    ]  # fmt: skip
 
 
 def test_the_record_is_read_back_as_it_was_written(results):

@@ -203,6 +203,41 @@ def test_labels_of_charged_structures_that_an_earlier_version_computed_as_neutra
     assert "REFERENCE.electrons.charge: not set → charge" in refusal(begun, SETTINGS, "def")
 
 
+@pytest.mark.parametrize(
+    ("path", "before", "after"),
+    [
+        ("mace.ARCHITECTURE.atomic_energies", None, {1: -13.6, 8: -2043.2}),
+        ("mace.ARCHITECTURE.atomic_energies", "reference", {1: -13.6, 8: -2043.2}),
+        ("mace.ARCHITECTURE.atomic_energies", {1: -13.6}, {1: -13.6, 8: -2043.2}),
+        ("aimsPAX.ACTIVE_LEARNING.seeds_tags_dict", None, {"a": 1, "b": 2}),
+        ("aimsPAX.ACTIVE_LEARNING.initial_train_dataset", "a.xyz", {"a": "a.xyz"}),
+        ("aimsPAX.MODEL", {"kind": "gp", "kwargs": {}}, {"kind": "gp", "kwargs": {"noise": 0.1}}),
+    ],
+)
+def test_a_table_that_was_not_there_or_had_other_keys_is_a_change(folder, path, before, after):
+    compare_with_last_run(folder, changed(path, before), "abc", {"water": "1"})
+    folder.write_text(folder.data / "splits.jsonl", '["0", "train", 0]\n')
+    compare_with_last_run(folder, changed(path, before), "abc", {"water": "1"})
+    assert f"  {path}" in refusal(folder, changed(path, after), "abc")
+
+
+def test_pre_training_that_is_added_to_a_begun_run_or_taken_away_is_refused(begun):
+    section = changed("aimsPAX.PRETRAINING", {"n_frames": 100, "max_epochs": 50})
+    assert "aimsPAX.PRETRAINING.n_frames: none → 100: " in refusal(begun, section, "abc")
+    (begun.restart / "settings.json").unlink()
+    compare_with_last_run(begun, section, "abc", {"water": "1"})
+    assert "aimsPAX.PRETRAINING.n_frames: 100 → none: " in refusal(begun, SETTINGS, "abc")
+
+
+def test_a_geometry_with_another_element_is_refused_once_there_are_data(folder):
+    compare_with_last_run(folder, SETTINGS, "abc", {"water": "1"})  # by a version that did not record them
+    compare_with_last_run(folder, SETTINGS | {"elements": "H O"}, "abc", {"water": "1"})
+    compare_with_last_run(folder, SETTINGS | {"elements": "H C O"}, "abc", {"water": "1", "methane": "2"})
+    folder.write_text(folder.data / "splits.jsonl", '["0", "train", 0]\n')
+    said = refusal(folder, SETTINGS | {"elements": "H C N O"}, "abc")
+    assert "  elements: H C O → H C N O: the models are made for the elements of the geometries" in said
+
+
 def test_another_kind_of_model_is_refused_also_where_none_was_written(folder):
     compare_with_last_run(folder, SETTINGS, "abc", {})  # by a version that knew MACE alone
     other = copy.deepcopy(SETTINGS)

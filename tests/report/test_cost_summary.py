@@ -31,6 +31,9 @@ def test_the_epoch_that_is_marked_is_the_one_whose_weights_were_kept(folder):
     assert kept.force_mae == pytest.approx(c.best_mae)
 
 
+TWO_NODES = {"parsl_options.nodes_per_block": "2"}
+
+
 @pytest.mark.parametrize(
     ("settings", "slots"),
     [
@@ -38,6 +41,12 @@ def test_the_epoch_that_is_marked_is_the_one_whose_weights_were_kept(folder):
         ({"launch_str": "mpirun -np 4 /path/with-n5/aims.x"}, 4),
         ({"launch_str": "srun --ntasks=16 aims.x", "slurm_str": "#SBATCH --ntasks=2"}, 16),
         ({"launch_str": "srun aims.x", "slurm_str": "#SBATCH --ntasks-per-node=32"}, 32),
+        ({"launch_str": "srun aims.x", "slurm_str": "#SBATCH --nodes=2\n#SBATCH --ntasks-per-node=32"}, 64),
+        ({"launch_str": "srun aims.x", "slurm_str": "#SBATCH --nodes=2\n#SBATCH --ntasks=32"}, 32),
+        ({**TWO_NODES, "launch_str": "srun aims.x", "slurm_str": "#SBATCH --ntasks-per-node=32"}, 64),
+        ({"launch_str": "srun --nodes=3 --ntasks-per-node=32 aims.x"}, 96),
+        ({"launch_str": "mpirun --np 4 aims.x"}, 4),
+        ({"launch_str": "mpirun aims.x", "type": "pbs", "pbs_str": "#PBS -l select=2:mpiprocs=36"}, 72),
         ({"launch_str": "mpirun aims.x", "type": "sge", "sge_str": "#$ -pe mpi 24"}, 24),
         (
             {"launch_str": "srun aims.x", "slurm_str": "#SBATCH --array=1-4"},

@@ -127,3 +127,30 @@ def test_a_run_that_drew_fewer_test_frames_than_asked_says_so(run):
 def test_which_epoch_was_kept_is_said(run):
     text = card(run, "tiny_255.model")
     assert "the last epoch that was clearly better on the validation frames than the best before" in text
+
+
+def test_conditions_of_geometries_with_settings_of_their_own_are_named_by_geometry(run):
+    each = {
+        "aimsPAX.MD.ice.stat_ensemble": "NPT",
+        "aimsPAX.MD.ice.temperature": "200.0",
+        "aimsPAX.MD.ice.temperatures": "None",
+        "aimsPAX.MD.ice.timestep": "0.5",
+        "aimsPAX.MD.v1.2.stat_ensemble": "NVT",
+        "aimsPAX.MD.v1.2.temperature": "300.0",
+        "aimsPAX.MD.v1.2.temperatures": "[300.0, 600.0]",
+        "aimsPAX.MD.v1.2.timestep": "0.5",
+    }
+    shared = {k: v for k, v in run.settings.items() if not k.startswith("aimsPAX.MD.")}
+    text = card(replace(run, settings=shared | each), "m.model")
+    assert "| ensemble | ice: NPT; v1.2: NVT |" in text
+    assert "| target temperature (K) | ice: 200.0; v1.2: 300.0, 600.0 |" in text
+    assert "| time step (fs) | 0.5 |" in text
+    assert "at temperatures far from ice: 200.0; v1.2: 300.0, 600.0 K" in text
+
+
+def test_charge_and_multiplicity_of_the_frames_are_named(run):
+    assert "multiplicity" not in card(run, "m.model").split("## Errors")[0]
+    cation = {"charge": "1.0", "spin": "2", "system": "cation"}
+    others = [replace(s, info={**s.info, **cation}) for s in run.structures[:3]]
+    text = card(replace(run, structures=(*run.structures, *others)), "m.model")
+    assert "cation: charge 1.0, multiplicity 2; copper: not stated; water: not stated." in text

@@ -60,7 +60,7 @@ def test_a_login_node_needs_a_configuration_because_others_have_a_qsub_too(sched
 
 @pytest.mark.parametrize(
     ("select", "tasks"),
-    [("1:ncpus=8:mpiprocs=4", 4), ("1:mpiprocs=4:ncpus=8", 4), ("2:ncpus=16", 16), ("1", None)],
+    [("1:ncpus=8:mpiprocs=4", 4), ("1:mpiprocs=4:ncpus=8", 4), ("2:ncpus=16", 32), ("1", None)],
 )
 def test_processes_of_a_chunk_are_its_mpiprocs_else_its_cpus(scheduler, select, tasks):
     assert scheduler.read_header(f"#PBS -l select={select}").tasks == tasks

@@ -119,3 +119,31 @@ def test_a_structure_of_no_geometry_needs_a_charge_where_each_geometry_has_its_o
     made.settings = read_settings(write_project(tmp_path, changes | {"MISC": {"charge": {"water": 1}}}))
     with pytest.raises(SettingsError, match=r"t\.xyz, .*3.*\(O\) has neither a charge nor a geometry name"):
         given_files(made)
+
+
+def both_used(sets):
+    return {f.id for f in sets.union("train")} & {f.id for f in sets.union("valid")}
+
+
+def test_a_structure_that_a_file_holds_twice_is_not_for_training_and_validation(run, tmp_path):
+    made = run({"t.xyz": 25}, initial_train_dataset="t.xyz", valid_ratio=0.1)
+    alone, _ = given_sets(made)
+    (tmp_path / "t.xyz").write_text(2 * (tmp_path / "t.xyz").read_text())
+    sets, _ = given_sets(made)
+    assert not both_used(sets)
+    assert counts(sets) == counts(alone)
+
+
+def test_what_validates_one_member_trains_no_other_when_their_files_share_structures(run, tmp_path):
+    made = run(
+        {"one.xyz": 30, "two.xyz": 7},
+        initial_train_dataset={"11": "one.xyz", "12": "two.xyz"},
+        valid_ratio=0.1,
+    )
+    shared = ase.io.read(tmp_path / "one.xyz", "7:", format="extxyz")
+    own = ase.io.read(tmp_path / "two.xyz", ":", format="extxyz")
+    ase.io.write(tmp_path / "two.xyz", [*shared, *own], format="extxyz")
+    sets, _ = given_sets(made)
+    assert not both_used(sets)
+    assert {f.id for f in sets.train(0)} & {f.id for f in sets.train(1)}
+    assert all(n > 0 for n in counts(sets).values())

@@ -36,6 +36,7 @@ from aims_pax.suggestions import nearest, no_such
 from aims_pax.systems import System, deal, elements
 from aims_pax.xyz_blocks import find_damage
 
+STAGES_OF_LABELS = ("pre-training", "initial", "active learning", "given")  # `stage` of labelled structures
 READ = 4000  # structures of a dataset whose numbers are read: about a second
 INITIAL, ACTIVE = "INITIAL_DATASET_GENERATION", "ACTIVE_LEARNING"
 
@@ -89,6 +90,7 @@ def checked_settings(
     look(warnings, _of_given(settings, given))
     look(warnings, geometry_rules.noteworthy(systems))
     look(warnings, _ignored(settings, systems))
+    look(warnings, _unused_weights(settings, systems, given))
     return replace(settings, warnings=(*settings.warnings, *warnings))
 
 
@@ -140,6 +142,30 @@ def _noteworthy(settings: Settings, systems: Sequence[System]) -> Iterator[Findi
             ("mace", "GENERAL", "compute_stress"),
             "has no effect: no geometry is periodic in three directions",
         )
+
+
+def _unused_weights(
+    settings: Settings, systems: Sequence[System], given: Sequence[GivenFile]
+) -> Iterator[Finding]:
+    """Names in config_type_weights that no structure of the run will have; see `models.mace.graphs`."""
+    foundation = settings.model.foundation
+    replayed = foundation is not None and foundation.replay_data is not None
+    if replayed or any(len(file.frames) >= READ for file in given):
+        return  # of such files not every structure is read here
+    origins = [labelled.origin for file in given for labelled in file.frames]
+    known = {"Default", *STAGES_OF_LABELS, *(s.name for s in systems)}
+    known |= {
+        str(origin[key]) for origin in origins for key in ("config_type", "system", "stage") if key in origin
+    }
+    known |= {labelled.frame.formula for file in given for labelled in file.frames}
+    for name in settings.model.weights_by_name:
+        if name not in known:
+            near = nearest(name, known)
+            yield (
+                ("mace", "TRAINING", "config_type_weights"),
+                f"{name} has no effect: no structure has this config_type, system or stage"
+                + (f"; nearest: {near}" if near else ""),
+            )
 
 
 def _ignored(settings: Settings, systems: Sequence[System]) -> Iterator[Finding]:

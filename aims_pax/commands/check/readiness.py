@@ -31,7 +31,7 @@ from aims_pax.potentials.named import canonical_spec
 from aims_pax.record.checkpoint import exists
 from aims_pax.record.folder import RunFolder
 from aims_pax.record.log import only_errors
-from aims_pax.record.restart_compatibility import WITHOUT, as_begun, refuse_changes
+from aims_pax.record.restart_compatibility import ELEMENTS, WITHOUT, as_begun, refuse_changes
 from aims_pax.settings import effective
 from aims_pax.settings.augment import CallSpec
 from aims_pax.settings.augmentation import NAME as AUGMENTATION
@@ -176,13 +176,21 @@ def begun_folder(settings: Settings, systems: Sequence[System]) -> None:
         method = method_hash((made.for_system(next(iter(controls))) if controls else made).describe())
         begun = as_begun(folder, systems)
         geometries = {s.name: s.frame.id for s in begun}
-        refuse_changes(folder, begun_settings(settings), method, geometries, baseline_in_words(settings))
+        refuse_changes(
+            folder, begun_settings(settings, systems), method, geometries, baseline_in_words(settings)
+        )
 
 
-def begun_settings(settings: Settings) -> dict[str, Any]:
-    """The settings that a folder is begun with, and hashes of the files that its models begin from."""
-    contents = kind_of_run(settings).begun_with(settings)
-    return effective(settings) | ({"contents": contents} if contents else {})
+def begun_settings(settings: Settings, systems: Sequence[System]) -> dict[str, Any]:
+    """The settings that a folder is begun with, hashes of the files that its models begin from, and the elements of
+    models that are made for the geometries."""
+    found = effective(settings)
+    contents, al = kind_of_run(settings).begun_with(settings), settings.active_learning
+    if contents:
+        found |= {"contents": contents}
+    if settings.model.foundation is None and not (al and al.initial_models):
+        found |= {ELEMENTS: " ".join(chemical_symbols[z] for z in elements(s.frame for s in systems))}
+    return found
 
 
 def baseline_in_words(settings: Settings) -> str:

@@ -228,7 +228,7 @@ class Member:
         if here != there or kinds != {_numpy(self.weights[0]).dtype}:
             raise RestartError(
                 f"the saved weights of {self.name} belong to another architecture, other elements or another "
-                "default_dtype: undo the change in mace.yaml, or begin in another folder"
+                "default_dtype: undo the change in mace.yaml or of the geometries, or begin in another folder"
             )
 
     def _named(self, word: str, tensors: Sequence[torch.Tensor]) -> Arrays:

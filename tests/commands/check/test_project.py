@@ -353,3 +353,18 @@ def test_temperatures_that_no_trajectory_gets_are_warned_of(folder):
     assert "MD.temperatures: " in said
     assert "2 of the trajectories: no trajectory is at 800 K; raise num_trajectories" in said
     assert warnings(folder, project.replace("num_trajectories: 2", "num_trajectories: 3")) == ()
+
+
+def test_a_weight_of_structures_that_do_not_exist_is_warned_of(folder):
+    weights = with_key(MACE, "TRAINING", "config_type_weights: {Default: 1.0, geometry: 2.0, Geometri: 3.0}")
+    (said,) = [w for w in warnings(folder, mace=weights) if "config_type_weights" in w]
+    assert (
+        "Geometri has no effect: no structure has this config_type, system or stage; nearest: geometry"
+        in said
+    )
+    labelled(folder / "train.xyz")
+    text = (folder / "train.xyz").read_text().replace("pbc=", "config_type=dimer pbc=")
+    (folder / "train.xyz").write_text(10 * text)
+    given = with_key(GIVEN, ACTIVE, "initial_train_dataset: train.xyz")
+    weights = with_key(MACE, "TRAINING", "config_type_weights: {dimer: 2.0}")
+    assert not [w for w in warnings(folder, given, weights) if "config_type_weights" in w]
