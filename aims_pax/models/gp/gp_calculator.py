@@ -10,6 +10,7 @@ import numpy as np
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 
+from aims_pax.atoms_info import electrons_in
 from aims_pax.errors import NotFinite, SettingsError
 from aims_pax.frames import Frame
 from aims_pax.models.gp.coordinate_process import CoordinateProcess
@@ -57,6 +58,14 @@ class GPRCalculator(Calculator):
         else:
             self.process = load_any_process(Path(process), _as_potential(baseline))
         self.spread = spread
+        self._electrons: tuple[Any, ...] = ()
+
+    def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
+        """What has changed since the last calculation; charge and spin in `atoms.info` count too, for the baseline."""
+        changes: list[str] = super().check_state(atoms, tol=tol)  # type: ignore[no-untyped-call]
+        if not changes and electrons_in(atoms.info) != self._electrons:
+            changes.append("initial_charges")
+        return changes
 
     def calculate(
         self,
@@ -82,6 +91,7 @@ class GPRCalculator(Calculator):
             raise NotFinite(
                 f"the Gaussian process has no finite energy or forces for {frame.formula}: look for atoms on one place"
             )
+        self._electrons = electrons_in(self.atoms.info)
         self.results.update({"energy": energy, "free_energy": energy, "forces": said.forces})
         if said.stress is not None:
             self.results["stress"] = full_3x3_to_voigt_6_stress(said.stress[0])

@@ -42,6 +42,24 @@ def test_it_follows_moved_atoms(process):
     assert np.shape(atoms.calc.results["unc_forces"]) == (4, 3)
 
 
+def test_a_changed_charge_is_evaluated_anew(process, monkeypatch):
+    """The baseline may depend on it, and ASE compares positions, cell and elements alone."""
+    charges, predict = [], GaussianProcess.predict
+
+    def counted(self, frames, **how):
+        charges.append(frames[0].charge)
+        return predict(self, frames, **how)
+
+    monkeypatch.setattr(GaussianProcess, "predict", counted)
+    atoms = systems.copper(1, seed=4)[0].frame.to_atoms()
+    atoms.calc = GPRCalculator(process)
+    for charge in (None, 1, 1, 0):
+        if charge is not None:
+            atoms.info["charge"] = charge
+        atoms.get_potential_energy()
+    assert charges == [None, 1, 0]
+
+
 def test_a_molecule_has_no_stress():
     process = GaussianProcess.fit(systems.cu13(3))
     atoms = systems.cu13(1, seed=3)[0].frame.to_atoms()
