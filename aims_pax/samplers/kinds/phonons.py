@@ -13,7 +13,7 @@ from aims_pax.frames import Frame
 from aims_pax.potential import Potential
 from aims_pax.sampler import Sample, Sampler, SamplingError
 from aims_pax.samplers.force_constants import force_constants
-from aims_pax.samplers.normal_modes import AMPLITUDES, Modes, Window, displacements, modes
+from aims_pax.samplers.normal_modes import AMPLITUDES, Modes, Window, displacements, modes, small_vibrations
 from aims_pax.samplers.relax import relax
 from aims_pax.settings.augment import OptionalReal
 from aims_pax.settings.fields import Flag, Real, key
@@ -139,7 +139,7 @@ class PhononSampler:
         if self.relaxed:
             frame = relax(frame, self.potential, fmax=self.fmax, check=self._check)
         constants = force_constants(frame, self.potential, distance=self.distance, check=self._check)
-        return modes(constants, window=self.window)
+        return small_vibrations(modes(constants, window=self.window), self.temperature)
 
     def _check(self) -> None:
         if self.stop():
