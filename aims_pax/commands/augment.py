@@ -55,6 +55,7 @@ LOOSE = tuple(  # keys that may change between runs: the message for an incomple
         "max_attempts",
     )
 )  # fmt: skip
+OTHER_OUTPUT = "name another data.output, or remove this file"
 START = "starting-structure"  # key of `info`, as in augment-atoms
 
 
@@ -163,8 +164,11 @@ def restored_trees(starts: Sequence[Frame], config: ConfigSettings, target: Path
                 f"{where}: not written by this command ({type(error).__name__}: {error}); name another data.output"
             ) from error
         if not 0 <= tree < len(starts) or not (nodes[tree] or _same(node.frame, starts[tree])):
+            raise RestartError(f"{where}: belongs to another starting structure; {OTHER_OUTPUT}")
+        if "frame_id" in atoms.info and node.frame.constitution != starts[tree].constitution:
             raise RestartError(
-                f"{where}: belongs to another starting structure; name another data.output, or remove this file"
+                f"{where}: its starting structure now has another charge, spin, mass, constraint, or initial moment; "
+                f"{OTHER_OUTPUT}"
             )
         nodes[tree].append(node)
     return [Tree(str(k), start, rattling, config.seed, nodes[k]) for k, start in enumerate(starts)]

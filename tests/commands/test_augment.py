@@ -415,3 +415,16 @@ def test_the_documents_own_calculator_works(go):
         energy = atoms.get_potential_energy()
         atoms.calc = LennardJones()
         assert energy == pytest.approx(atoms.get_potential_energy())
+
+
+def test_a_changed_charge_of_a_starting_structure_is_not_ignored(go):
+    go()
+    more = {"config": {"n_per_structure": 6}}
+    ions = clusters()
+    ions[2].info["charge"] = 1
+    before = Path("output.xyz").read_text()
+    with pytest.raises(RestartError, match="its starting structure now has another charge, spin"):
+        go(ions, **more)
+    assert Path("output.xyz").read_text() == before
+    go(clusters(), **more)
+    assert len(ase.io.read("output.xyz", index=":")) == 18
