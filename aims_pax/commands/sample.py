@@ -29,6 +29,7 @@ from aims_pax.record.log import to_console
 from aims_pax.record.provenance import changes, flat_settings, provenance_refusal
 from aims_pax.sampler import Sample
 from aims_pax.samplers.mixture import Mixture
+from aims_pax.settings.geometry_rules import without_pressure
 from aims_pax.settings.sample import Sampling, read_sample
 from aims_pax.settings.sampler_list import samplers_as_written, samplers_in_words
 from aims_pax.stages.sampler_factory import mixture
@@ -55,7 +56,7 @@ def sample(config: Path, console: Console) -> None:
     lock = Lock(target.with_name(f".{target.name}.lock"))
     watch = InterruptMonitor(remaining_walltime(None), lock.heartbeat)
     with to_console(console, "INFO"), log_outcome(), watch.listening(), lock.held(watch.raise_if_signalled):
-        for warning in settings.warnings:
+        for warning in (*settings.warnings, *geometry_warnings(settings, systems)):
             log.warning("%s", warning)
         log.info("%s: %s", target.name, samplers_in_words(settings.samplers))
         made = mixture(
@@ -67,6 +68,13 @@ def sample(config: Path, console: Console) -> None:
             watch.stop,
         )
         _fill(target, made, systems, settings, watch)
+
+
+def geometry_warnings(settings: Sampling, systems: Sequence[System]) -> list[str]:
+    """What of the geometries has no effect, and where NPT is not possible."""
+    notes = [note for system in systems for note in system.notes]
+    at_volume = without_pressure(settings.md, systems, settings.samplers)
+    return [*notes, *(f"{'.'.join(map(str, place))}: {text}" for place, text in at_volume)]
 
 
 def _fill(

@@ -11,6 +11,7 @@ SAMPLERS:
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ from aims_pax.settings.fields import OptionalText, Section, Text, Texts, Whole, 
 from aims_pax.settings.md import MDSettings
 from aims_pax.settings.sampler_list import explain_sampler_error, read_samplers
 from aims_pax.settings.samplers import NAME, SamplerSettings
-from aims_pax.settings.yaml_reader import Problem, read_document
+from aims_pax.settings.unused_keys import unused_by_samplers, unused_in_dynamics
+from aims_pax.settings.yaml_reader import Place, Problem, read_document
 from aims_pax.suggestions import nearest
 
 
@@ -108,4 +110,16 @@ def read_sample(path: Path) -> Sampling:
         problems.append(document.problem(("MD", "temperatures"), text))
     if problems:
         raise SettingsError("\n".join(str(p) for p in sorted(set(problems))))
+    warnings += [document.problem(*finding) for finding in _without_effect(sections["MD"], samplers)]
     return Sampling(sections[""], sections["MD"], samplers, tuple(str(w) for w in warnings))
+
+
+def _without_effect(md: MDSettings, samplers: Sequence[SamplerSettings]) -> Iterator[tuple[Place, str]]:
+    """(place, text) for keys of MD, and of samplers, that no molecular dynamics uses."""
+    dynamics = [own for s in samplers if (own := s.dynamics()) is not None]
+    unused = [unused_in_dynamics(md.model_copy(update=own)) for own in dynamics] or [unused_in_dynamics(md)]
+    for name, why in unused[0].items():
+        if name in md.model_fields_set and all(name in found for found in unused):
+            yield ("MD", name), f"has no effect: {why}"
+    for k, name, why in unused_by_samplers([md], samplers):
+        yield (NAME, k, name), f"has no effect: {why}"

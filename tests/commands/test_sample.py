@@ -412,3 +412,16 @@ def test_features_of_the_potential_s_own_model_choose_the_farthest(go, tmp_path)
     np.testing.assert_allclose(describe([frame]), describe([order]), atol=1e-6)
     assert len(kept) == 4
     assert np.linalg.norm(np.diff(describe([Frame.from_atoms(a) for a in kept]), axis=0), axis=1).min() > 0
+
+
+def test_settings_of_the_dynamics_that_nothing_uses_are_said(go):
+    md = {"barostat": "MTK", "pressure_au": 6e-3}
+    said = go(n_per_geometry=1, MD=CONFIG["MD"] | md)
+    assert "MD.barostat: has no effect: stat_ensemble is NVT" in said
+    assert "MD.pressure_au: has no effect: stat_ensemble is NVT" in said
+    Path("samples.xyz").unlink()
+    pressed = [{"kind": "md", "potential": EMT, "skip_step": 2, "stat_ensemble": "NPT"}]
+    said = go(n_per_geometry=1, MD={"timestep": 1.0, **md}, SAMPLERS=pressed)
+    assert "has no effect" not in said
+    assert "pair is not periodic in three directions: NVT is used, with the thermostat Langevin" in said
+    assert "crystal is not periodic" not in said

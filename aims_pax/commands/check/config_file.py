@@ -118,7 +118,7 @@ def _sample(path: Path, document: Document) -> FoundFile:
         sample.check_sample_output(Path.cwd() / Path(keys.output).expanduser())
     with _noting(found, "path_to_geometry"):
         found.systems = read_systems(geometry_paths(keys.path_to_geometry, Path()))
-        found.warnings += [note for system in found.systems for note in system.notes]
+        found.warnings += sample.geometry_warnings(settings, found.systems)
     for k, one in enumerate(settings.samplers):
         if text := one.without_reference():
             found.problems.append(((NAME, k, "kind"), text))
