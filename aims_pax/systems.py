@@ -31,6 +31,12 @@ class System:
     fixed_cell: NDArray[np.bool_] | None = field(default=None, compare=False)
     notes: tuple[str, ...] = field(default=(), compare=False)
 
+    def refuses_dynamics(self) -> str | None:
+        """Why molecular dynamics would change nothing, or None."""
+        if self.frame.fixed is None or not self.frame.fixed.all():
+            return None
+        return f"{self.name}: all atoms are fixed, so that none can move; remove constraints"
+
     def refuses_constant_pressure(self) -> str | None:
         """Why its cell must not change, or None."""
         if self.fixed_cell is None or not self.frame.periodic:

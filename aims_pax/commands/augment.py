@@ -37,6 +37,7 @@ from aims_pax.samplers.family_trees import Node, Tree, grow
 from aims_pax.samplers.rattle import Rattling
 from aims_pax.samplers.similarity import MinimumImage
 from aims_pax.settings.augment import AugmentSettings, ConfigSettings, called, read_augment
+from aims_pax.settings.content_hashes import contents
 from aims_pax.systems import of_aims_only, read_frames
 
 if TYPE_CHECKING:
@@ -227,13 +228,14 @@ def check_augmented_output(source: Path, target: Path) -> None:
 
 
 def _made_with(settings: AugmentSettings) -> dict[str, str]:
-    """The settings that determine the structures, key by key; for a potential from a file also a hash of the file."""
+    """The settings that determine the structures, key by key, with hashes of the files that make the potential."""
     config = {k: v for k, v in settings.config if k != "n_per_structure"}
     calculator = settings.model.calculator
     named = calculator if isinstance(calculator, str) else called(calculator)
     if isinstance(calculator, str) and (path := Path(calculator).expanduser()).is_file():
         named += f" (contents {hashlib.sha256(path.read_bytes()).hexdigest()[:8]})"
-    return flat_settings({"config": config, "model": {"calculator": named}})
+    own = {} if isinstance(calculator, str) else contents(calculator, Path.cwd())
+    return flat_settings({"config": config, "model": {"calculator": named}, "contents": own})
 
 
 def _compare(target: Path, now: Mapping[str, str]) -> None:

@@ -53,6 +53,12 @@ def noteworthy(settings: Settings, systems: Sequence[System]) -> Iterator[tuple[
             yield from without_pressure(settings.md_of(system.name), [system], settings.samplers, place)
         for note in system.notes:
             yield GEOMETRY, note
+        if len(system.frame) == 1 and not _constant_pressure(settings, system):
+            yield (
+                GEOMETRY,
+                f"{system.name}: a single atom has no force wherever it is, so that all its structures are the same; "
+                "give a supercell or several atoms",
+            )
         if any(s.startswith("homogeneous_field") for s in system.frame.statements):
             yield (
                 GEOMETRY,

@@ -14,18 +14,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import ValidationError
 
 from aims_pax.errors import SettingsError
-from aims_pax.settings.fields import OptionalText, Section, Text, Texts, Whole, key
+from aims_pax.settings.devices import as_device
+from aims_pax.settings.fields import Kind, Section, Text, Texts, Whole, key, optional
 from aims_pax.settings.md import MDSettings
 from aims_pax.settings.sampler_list import explain_sampler_error, read_samplers
 from aims_pax.settings.samplers import NAME, SamplerSettings
 from aims_pax.settings.unused_keys import unused_by_samplers, unused_in_dynamics
 from aims_pax.settings.yaml_reader import Place, Problem, read_document
 from aims_pax.suggestions import nearest
+
+OptionalDevice = Annotated[str | None, optional(as_device), Kind("`str` or `None`")]
 
 
 class SampleSettings(Section):
@@ -51,7 +54,7 @@ class SampleSettings(Section):
         possible="[1, inf)",
         plausible="[5, 10000]",
     )
-    device: OptionalText = key(None, "`cpu`, `cuda`, `cuda:N`; `None`: the GPU if there is one.")
+    device: OptionalDevice = key(None, "`cpu`, `cuda`, `cuda:N`; `None`: the GPU if there is one.")
 
 
 @dataclass(frozen=True)

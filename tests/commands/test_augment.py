@@ -428,3 +428,15 @@ def test_a_changed_charge_of_a_starting_structure_is_not_ignored(go):
     assert Path("output.xyz").read_text() == before
     go(clusters(), **more)
     assert len(ase.io.read("output.xyz", index=":")) == 18
+
+
+def test_a_changed_module_of_the_user_is_another_calculator(go):
+    text = "from ase.calculators.emt import EMT\n\n\ndef make():\n    return EMT()  # {}\n"
+    Path("of_user_emt.py").write_text(text.format(1))
+    own = {"model": {"calculator": "+of_user_emt.make()"}}
+    go(**own)
+    before = Path("output.xyz").read_bytes()
+    Path("of_user_emt.py").write_text(text.format(2))
+    with pytest.raises(RestartError, match=r"made with other settings:\n  contents\.of_user_emt\.py: "):
+        go(config={"n_per_structure": 6}, **own)
+    assert Path("output.xyz").read_bytes() == before

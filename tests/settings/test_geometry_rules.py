@@ -86,3 +86,10 @@ def test_where_constant_pressure_is_not_possible_a_run_says_what_it_uses_instead
     systems = read_systems(folder / "geometry.in")
     assert [t for _, t in geometry_rules.noteworthy(settings, systems)] == [text], "a run logs these"
     assert not [*geometry_rules.noteworthy(check(folder, PROJECT, WATER), systems)]
+
+
+def test_a_single_atom_is_said_to_have_no_force(folder):
+    one = CELL.format("") + "atom 0 0 0 O\n"
+    assert any("geometry: a single atom has no force" in w for w in check(folder, PROJECT, one).warnings)
+    mace = MACE.replace("GENERAL:", "GENERAL:\n  compute_stress: true", 1)
+    assert not any("single atom" in w for w in check(folder, NPT, one, mace).warnings)
