@@ -90,7 +90,12 @@ def read_system(path: Path) -> System:
 
 def read_frames(path: Path) -> list[Frame]:
     """Every structure of a file, or those chosen by @. Raises SettingsError naming the file and the reason."""
-    return [system.frame for system in _read(path, ":")]
+    return [system.frame for system in read_all(path)]
+
+
+def read_all(path: Path) -> list[System]:
+    """Like `read_frames`, but returns Systems with constraints of the cell and notes."""
+    return _read(path, ":")
 
 
 def of_aims_only(frame: Frame) -> str | None:

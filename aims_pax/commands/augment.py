@@ -38,7 +38,7 @@ from aims_pax.samplers.rattle import Rattling
 from aims_pax.samplers.similarity import MinimumImage
 from aims_pax.settings.augment import AugmentSettings, ConfigSettings, called, read_augment
 from aims_pax.settings.content_hashes import contents
-from aims_pax.systems import of_aims_only, read_frames
+from aims_pax.systems import System, of_aims_only, read_all
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -68,11 +68,12 @@ def augment(config: Path, console: Console) -> None:
     settings = read_augment(config)
     source, target = Path(settings.data.input), Path(settings.data.output)
     check_augmented_output(source, target)
-    starts = read_starting_structures(source)
+    systems = read_starting_structures(source)
+    starts = [system.frame for system in systems]
     lock = Lock(target.with_name(f".{target.name}.lock"))
     watch = InterruptMonitor(remaining_walltime(None), lock.heartbeat)
     with to_console(console, "INFO"), log_outcome(), watch.listening(), lock.held(watch.raise_if_signalled):
-        for warning in settings.warnings:
+        for warning in (*settings.warnings, *notes_of(systems), *_unit_warning(settings)):
             log.warning("%s", warning)
         trees = restored_trees(starts, settings.config, target)
         made_with = _made_with(settings)
@@ -136,15 +137,29 @@ class Counting:
 # ---------------------------------------------------------------- reading
 
 
-def read_starting_structures(path: Path) -> list[Frame]:
+def read_starting_structures(path: Path) -> list[System]:
     """The structures of a file that ASE reads; `@` selects some. Raises SettingsError with file and reason."""
     try:
-        frames = read_frames(path)
-        for reason in filter(None, map(of_aims_only, frames)):
+        systems = read_all(path)
+        for reason in filter(None, (of_aims_only(system.frame) for system in systems)):
             raise SettingsError(f"{path}: {reason}")
-        return frames
+        return systems
     except SettingsError as error:
         raise SettingsError(f"data.input: {error}") from error
+
+
+def notes_of(systems: Sequence[System]) -> list[str]:
+    """Contents of the starting structures that have no effect, each once."""
+    return [*dict.fromkeys(note for system in systems for note in system.notes)]
+
+
+def _unit_warning(settings: AugmentSettings) -> list[str]:
+    if settings.config.units == "eV":
+        return []
+    return [
+        f"energies and forces in {settings.data.output} are in {settings.config.units}, as the calculator gives them; "
+        "training reads eV and eV/Å: convert them first"
+    ]
 
 
 def restored_trees(starts: Sequence[Frame], config: ConfigSettings, target: Path) -> list[Tree]:

@@ -137,8 +137,9 @@ def _augment(path: Path, document: Document) -> FoundFile:
     with _noting(found, "data", "output"):
         augment.check_augmented_output(source, target)
     with _noting(found, "data", "input"):
-        frames = augment.read_starting_structures(source)
-        found.systems = tuple(System(f"structure {k}", frame) for k, frame in enumerate(frames))
+        systems = augment.read_starting_structures(source)
+        found.systems = tuple(System(f"structure {k}", one.frame) for k, one in enumerate(systems))
+        found.warnings += augment.notes_of(systems)
     _put(found, ("model", "calculator"), settings.model.calculator)
     return found
 
