@@ -45,7 +45,11 @@ class PhononSettings(SamplerSettings):
     double_precision: ClassVar[bool] = True
 
     temperature: OptionalReal = key(None, "Temperature (K); `None`: that of MD.", **TEMPERATURE)
-    freq_min_THz: Real = key(0.1, "Modes must be faster than this (THz).", possible="[0, 1000]")
+    freq_min_THz: Real = key(
+        0.1,
+        "Modes must be faster than this (THz). One that moves an atom by more than 0.5 Å is not harmonic and left out.",
+        possible="[0, 1000]",
+    )
     freq_max_THz: OptionalReal = key(
         None, "Modes must be slower than this (THz); `None`: all.", possible="(0, 1e4]"
     )
