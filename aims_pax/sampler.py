@@ -56,7 +56,8 @@ class Sampler(Protocol):
     def sample(self, systems: Sequence[System], n: int, rng: np.random.Generator) -> Iterator[Sample]:
         """n structures of each system, interleaved: one of each, again one of each, …
 
-        Composition, charge, spin and fixed atoms are those of the system. The same `rng` gives the same structures.
+        Composition, charge, spin, periodicity, initial moments and fixed atoms are those of the system, as with
+        `system.frame.moved(positions)`. The same `rng` gives the same structures.
         """
         ...
 

@@ -31,6 +31,12 @@ class System:
     fixed_cell: NDArray[np.bool_] | None = field(default=None, compare=False)
     notes: tuple[str, ...] = field(default=(), compare=False)
 
+    def refuses_dynamics(self) -> str | None:
+        """Why molecular dynamics would change nothing, or None."""
+        if self.frame.fixed is None or not self.frame.fixed.all():
+            return None
+        return f"{self.name}: all atoms are fixed, so that none can move; remove constraints"
+
     def refuses_constant_pressure(self) -> str | None:
         """Why its cell must not change, or None."""
         if self.fixed_cell is None or not self.frame.periodic:
@@ -84,7 +90,12 @@ def read_system(path: Path) -> System:
 
 def read_frames(path: Path) -> list[Frame]:
     """Every structure of a file, or those chosen by @. Raises SettingsError naming the file and the reason."""
-    return [system.frame for system in _read(path, ":")]
+    return [system.frame for system in read_all(path)]
+
+
+def read_all(path: Path) -> list[System]:
+    """Like `read_frames`, but returns Systems with constraints of the cell and notes."""
+    return _read(path, ":")
 
 
 def of_aims_only(frame: Frame) -> str | None:

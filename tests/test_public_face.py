@@ -88,3 +88,8 @@ def test_a_run_in_a_folder_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(aims_pax.SettingsError, match="no such folder"):
         aims_pax.run(tmp_path / "nowhere")
     assert not Path(tmp_path / "nowhere").exists()
+
+
+def test_every_name_that_the_samplers_list_is_there():
+    samplers = importlib.import_module("aims_pax.samplers")
+    assert [name for name in samplers.__all__ if not hasattr(samplers, name)] == []

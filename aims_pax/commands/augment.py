@@ -37,7 +37,8 @@ from aims_pax.samplers.family_trees import Node, Tree, grow
 from aims_pax.samplers.rattle import Rattling
 from aims_pax.samplers.similarity import MinimumImage
 from aims_pax.settings.augment import AugmentSettings, ConfigSettings, called, read_augment
-from aims_pax.systems import of_aims_only, read_frames
+from aims_pax.settings.content_hashes import contents
+from aims_pax.systems import System, of_aims_only, read_all
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -55,6 +56,7 @@ LOOSE = tuple(  # keys that may change between runs: the message for an incomple
         "max_attempts",
     )
 )  # fmt: skip
+OTHER_OUTPUT = "name another data.output, or remove this file"
 START = "starting-structure"  # key of `info`, as in augment-atoms
 
 
@@ -66,11 +68,12 @@ def augment(config: Path, console: Console) -> None:
     settings = read_augment(config)
     source, target = Path(settings.data.input), Path(settings.data.output)
     check_augmented_output(source, target)
-    starts = read_starting_structures(source)
+    systems = read_starting_structures(source)
+    starts = [system.frame for system in systems]
     lock = Lock(target.with_name(f".{target.name}.lock"))
     watch = InterruptMonitor(remaining_walltime(None), lock.heartbeat)
     with to_console(console, "INFO"), log_outcome(), watch.listening(), lock.held(watch.raise_if_signalled):
-        for warning in settings.warnings:
+        for warning in (*settings.warnings, *notes_of(systems), *_unit_warning(settings)):
             log.warning("%s", warning)
         trees = restored_trees(starts, settings.config, target)
         made_with = _made_with(settings)
@@ -134,15 +137,29 @@ class Counting:
 # ---------------------------------------------------------------- reading
 
 
-def read_starting_structures(path: Path) -> list[Frame]:
+def read_starting_structures(path: Path) -> list[System]:
     """The structures of a file that ASE reads; `@` selects some. Raises SettingsError with file and reason."""
     try:
-        frames = read_frames(path)
-        for reason in filter(None, map(of_aims_only, frames)):
+        systems = read_all(path)
+        for reason in filter(None, (of_aims_only(system.frame) for system in systems)):
             raise SettingsError(f"{path}: {reason}")
-        return frames
+        return systems
     except SettingsError as error:
         raise SettingsError(f"data.input: {error}") from error
+
+
+def notes_of(systems: Sequence[System]) -> list[str]:
+    """Contents of the starting structures that have no effect, each once."""
+    return [*dict.fromkeys(note for system in systems for note in system.notes)]
+
+
+def _unit_warning(settings: AugmentSettings) -> list[str]:
+    if settings.config.units == "eV":
+        return []
+    return [
+        f"energies and forces in {settings.data.output} are in {settings.config.units}, as the calculator gives them; "
+        "training reads eV and eV/Å: convert them first"
+    ]
 
 
 def restored_trees(starts: Sequence[Frame], config: ConfigSettings, target: Path) -> list[Tree]:
@@ -163,8 +180,11 @@ def restored_trees(starts: Sequence[Frame], config: ConfigSettings, target: Path
                 f"{where}: not written by this command ({type(error).__name__}: {error}); name another data.output"
             ) from error
         if not 0 <= tree < len(starts) or not (nodes[tree] or _same(node.frame, starts[tree])):
+            raise RestartError(f"{where}: belongs to another starting structure; {OTHER_OUTPUT}")
+        if "frame_id" in atoms.info and node.frame.constitution != starts[tree].constitution:
             raise RestartError(
-                f"{where}: belongs to another starting structure; name another data.output, or remove this file"
+                f"{where}: its starting structure now has another charge, spin, mass, constraint, or initial moment; "
+                f"{OTHER_OUTPUT}"
             )
         nodes[tree].append(node)
     return [Tree(str(k), start, rattling, config.seed, nodes[k]) for k, start in enumerate(starts)]
@@ -223,13 +243,14 @@ def check_augmented_output(source: Path, target: Path) -> None:
 
 
 def _made_with(settings: AugmentSettings) -> dict[str, str]:
-    """The settings that determine the structures, key by key; for a potential from a file also a hash of the file."""
+    """The settings that determine the structures, key by key, with hashes of the files that make the potential."""
     config = {k: v for k, v in settings.config if k != "n_per_structure"}
     calculator = settings.model.calculator
     named = calculator if isinstance(calculator, str) else called(calculator)
     if isinstance(calculator, str) and (path := Path(calculator).expanduser()).is_file():
         named += f" (contents {hashlib.sha256(path.read_bytes()).hexdigest()[:8]})"
-    return flat_settings({"config": config, "model": {"calculator": named}})
+    own = {} if isinstance(calculator, str) else contents(calculator, Path.cwd())
+    return flat_settings({"config": config, "model": {"calculator": named}, "contents": own})
 
 
 def _compare(target: Path, now: Mapping[str, str]) -> None:

@@ -242,7 +242,7 @@ def _opened(settings: Settings, console: Console) -> Iterator[RunContext]:
             for warning in settings.warnings:
                 log.warning("%s", warning)
             systems = as_begun(folder, read_geometries(settings))
-            for _, note in geometry_rules.noteworthy(systems):
+            for _, note in geometry_rules.noteworthy(settings, systems):
                 log.warning("%s", note)
             for line in mixed_data.warnings(settings, systems):
                 log.warning("%s", line)

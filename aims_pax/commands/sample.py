@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from aims_pax import seeds
+from aims_pax.commands.check.devices import check_device
 from aims_pax.engine.interrupts import InterruptMonitor, remaining_walltime
 from aims_pax.engine.outcome import log_outcome
 from aims_pax.errors import Abandoned, RestartError, SettingsError
@@ -29,8 +30,13 @@ from aims_pax.record.log import to_console
 from aims_pax.record.provenance import changes, flat_settings, provenance_refusal
 from aims_pax.sampler import Sample
 from aims_pax.samplers.mixture import Mixture
+from aims_pax.settings.bundled_models import BUNDLED
+from aims_pax.settings.callables import PUBLISHED_MODELS
+from aims_pax.settings.content_hashes import contents
+from aims_pax.settings.geometry_rules import without_pressure
 from aims_pax.settings.sample import Sampling, read_sample
-from aims_pax.settings.sampler_list import samplers_as_written, samplers_in_words
+from aims_pax.settings.sampler_list import calls, models, samplers_as_written, samplers_in_words
+from aims_pax.settings.samplers import OwnSamplerSettings, SamplerSettings
 from aims_pax.stages.sampler_factory import mixture
 from aims_pax.systems import System, geometry_paths, read_systems
 
@@ -39,6 +45,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+CONTENTS = "contents"  # of files, in the settings of an output
 BATCH = 10  # structures of each geometry between two writes
 
 
@@ -52,10 +59,12 @@ def sample(config: Path, console: Console) -> None:
     target = folder / Path(keys.output).expanduser()
     check_sample_output(target)
     systems = read_systems(geometry_paths(keys.path_to_geometry, folder))
+    if keys.device is not None:
+        check_device("device", keys.device)
     lock = Lock(target.with_name(f".{target.name}.lock"))
     watch = InterruptMonitor(remaining_walltime(None), lock.heartbeat)
     with to_console(console, "INFO"), log_outcome(), watch.listening(), lock.held(watch.raise_if_signalled):
-        for warning in settings.warnings:
+        for warning in (*settings.warnings, *geometry_warnings(settings, systems)):
             log.warning("%s", warning)
         log.info("%s: %s", target.name, samplers_in_words(settings.samplers))
         made = mixture(
@@ -67,6 +76,13 @@ def sample(config: Path, console: Console) -> None:
             watch.stop,
         )
         _fill(target, made, systems, settings, watch)
+
+
+def geometry_warnings(settings: Sampling, systems: Sequence[System]) -> list[str]:
+    """What of the geometries has no effect, and where NPT is not possible."""
+    notes = [note for system in systems for note in system.notes]
+    at_volume = without_pressure(settings.md, systems, settings.samplers)
+    return [*notes, *(f"{'.'.join(map(str, place))}: {text}" for place, text in at_volume)]
 
 
 def _fill(
@@ -146,8 +162,11 @@ def _taken_up(target: Path, made: Mixture, digest: str, made_with: Mapping[str, 
         raise RestartError(
             f"{_memory(target)}: {error}; remove it and {target.name} to start again"
         ) from error
-    if meta["digest"] != digest:
-        differing = changes(meta.get("made_with", made_with), made_with)
+    before = meta.get("made_with", made_with)
+    if meta["digest"] != digest or any(
+        before[key] != made_with.get(key) for key in before if key.startswith(CONTENTS)
+    ):
+        differing = changes(before, made_with)
         unknown = ["samplers, geometries or seed: changed"]  # older versions did not store the settings
         raise RestartError(
             provenance_refusal(
@@ -187,8 +206,18 @@ def _made_with(settings: Sampling, systems: Sequence[System]) -> dict[str, str]:
             "MD": dict(settings.md),
             "SAMPLERS": samplers_as_written(settings.samplers),
             "geometry": {s.name: f"structure {s.frame.id}" for s in systems},
+            CONTENTS: _contents(settings.samplers, Path.cwd()),
         }
     )
+
+
+def _contents(samplers: Sequence[SamplerSettings], folder: Path) -> dict[str, str]:
+    """{file: hash} of the user's modules, models and data that samplers name."""
+    named: list[Any] = [call for _, call in calls(samplers)]
+    named += [name for _, name in models(samplers) if name not in (*PUBLISHED_MODELS, *BUNDLED)]
+    named += [getattr(one, key, None) for one in samplers for key in ("data", "model")]
+    named += [(one.kind, one.kwargs) for one in samplers if isinstance(one, OwnSamplerSettings)]
+    return contents(named, folder)
 
 
 def _digest(settings: Sampling, systems: Sequence[System]) -> str:

@@ -114,14 +114,15 @@ class SelectOptions:
 
 @dataclass(frozen=True)
 class PoolPoints:
-    """Structures as points. features: (P, D) float32, D = 0 if none are needed; ids: of frames.
+    """Structures as points. features: (P, D) float32, D = 0 if none are needed; ids: of atoms, positions and cells.
 
-    weights: (P,) spread or error (eV/Å), else 1.
+    weights: (P,) spread or error (eV/Å), else 1. electrons: charge and spin, None where they are not stated.
     """
 
     features: NDArray[np.float32]
     weights: Array
     ids: tuple[str, ...]
+    electrons: tuple[tuple[float | None, int | None], ...]
     formulas: tuple[str, ...]
 
 
@@ -228,18 +229,22 @@ class Describer:
     def __call__(self, paths: Sequence[Path], total: int, weighted: bool) -> PoolPoints:
         """All structures of these files. Raises SettingsError with file and structure number."""
         features, weights, ids, formulas = [], list[float](), list[str](), list[str]()
+        electrons: list[tuple[float | None, int | None]] = []
         keys = self.options.keys if weighted and self.options.weighted == "error" else None
         said = time.monotonic()
         for batch in in_batches(read_pool(paths, keys), ATOMS_AT_ONCE):
             self._check_elements(batch)
             features.append(self._points([s.frame for s in batch]))
             weights += self._weights(batch) if weighted else [1.0] * len(batch)
-            ids += [s.frame.id for s in batch]
+            ids += [_geometry_id(s.frame) for s in batch]
+            electrons += [(s.frame.charge, s.frame.spin) for s in batch]
             formulas += [s.frame.formula for s in batch]
             if time.monotonic() - said > LOG_EVERY:
                 said = time.monotonic()
                 log.info("%d of %d structures read", len(ids), total)
-        return PoolPoints(np.concatenate(features), np.array(weights), tuple(ids), tuple(formulas))
+        return PoolPoints(
+            np.concatenate(features), np.array(weights), tuple(ids), tuple(electrons), tuple(formulas)
+        )
 
     def _points(self, frames: Sequence[Frame]) -> NDArray[np.float32]:
         if self.title == "no features needed":
@@ -321,9 +326,17 @@ def _numpy(values: Any) -> Array:
 
 
 def _free(pool: PoolPoints, known: PoolPoints | None, options: SelectOptions) -> NDArray[np.int64]:
-    """Numbers of the candidates: the structures of the pool that are not known. Raises SettingsError for too few."""
-    there = set() if known is None else set(known.ids)
-    free = np.array([k for k, frame in enumerate(pool.ids) if frame not in there], np.int64)
+    """Numbers of the candidates: the structures of the pool that are not known. Raises SettingsError for too few.
+
+    Labels add charge, spin or masses that a pool does not state; only those that contradict make another structure.
+    """
+    there: dict[str, list[tuple[float | None, int | None]]] = {}
+    for geometry, electrons in () if known is None else zip(known.ids, known.electrons, strict=True):
+        there.setdefault(geometry, []).append(electrons)
+    both = zip(pool.ids, pool.electrons, strict=True)
+    free = np.array(
+        [k for k, (i, own) in enumerate(both) if not any(_agree(own, x) for x in there.get(i, ()))], np.int64
+    )
     if len(free) < len(pool.ids):
         log.info("%d structures of the pool are in --already and are left out", len(pool.ids) - len(free))
     if options.n > len(free):
@@ -331,6 +344,14 @@ def _free(pool: PoolPoints, known: PoolPoints | None, options: SelectOptions) ->
             f"-n {options.n}: there are {len(free)} structures to choose from; choose at most so many"
         )
     return free
+
+
+def _geometry_id(frame: Frame) -> str:
+    return Frame(frame.numbers, frame.positions, frame.cell, frame.pbc).id
+
+
+def _agree(one: tuple[float | None, int | None], other: tuple[float | None, int | None]) -> bool:
+    return all(a is None or b is None or a == b for a, b in zip(one, other, strict=True))
 
 
 def choose(

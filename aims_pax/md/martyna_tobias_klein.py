@@ -75,10 +75,15 @@ class MTK(Flexible):
         masses = torch.stack((self.first, torch.ones_like(self.first), torch.ones_like(self.first)), 2)
         v = R[:, 6:].reshape(-1, 2, LENGTH) / (masses * self.tau2[:, :, None]).sqrt()
         return {
-            ETA: self.batch.remembered(ETA, eta),
+            ETA: self._without_shear(self.batch.remembered(ETA, eta)),
             CHAINS: self.batch.remembered(CHAINS, torch.stack((torch.zeros_like(v), v), 2)),
             **first_volume(self.batch),
         }
+
+    def _without_shear(self, eta: Tensor) -> Tensor:
+        """η without the change of shape that a barostat for the whole cell has left, where only the volume changes."""
+        isotropic = (eta == self._unit(eta[:, 0, 0])).all(2, keepdim=True).all(1, keepdim=True)
+        return torch.where(self.isotropic & ~isotropic, self._unit(trace3x3(eta) / 3.0), eta)
 
     def _deviates(self) -> Tensor:
         """(F, 12) normal deviates for the initial values, keyed by the states' steps."""

@@ -32,6 +32,7 @@ from aims_pax.md.temperature import Targets, hottest, temperature_at
 from aims_pax.potential import Evaluation, Potential
 
 Item = TypeVar("Item")
+NO_STRESS = "MD: NPT needs the stress, which this potential does not give; use stat_ensemble: NVT"
 NOISE_AT_ONCE = 1 << 17  # atom-steps whose noise is drawn together: needs a few tens of MB
 
 
@@ -217,6 +218,7 @@ class _Leg:
     def run(self, n_steps: int, observe_every: int | None) -> dict[int, MDOutcome]:
         """The results by index in the batch: of all trajectories, or only of those that exploded."""
         said = self._evaluate(self.motion)
+        self._refuse_missing_stress(said)
         self.motion, acting = self._act(self.motion, said, 0)
         last = self.motion, said
         faults = self._faults(self.motion, said, acting)
@@ -266,11 +268,17 @@ class _Leg:
             asked["driving_members"] = tuple(self.driving_members)
         said = self.bound(motion.positions, motion.cells, **asked)
         if self.integrator.needs_stress and said.stress is None:
-            raise SettingsError(
-                "MD: NPT needs the stress, which this potential does not give; use stat_ensemble: NVT"
-            )
+            raise SettingsError(NO_STRESS)
         stress, spread = (None if x is None else x.detach() for x in (said.stress, said.spread))
         return Evaluation(said.energies.detach(), said.forces.detach(), stress, spread)
+
+    def _refuse_missing_stress(self, said: Evaluation) -> None:
+        """Raises SettingsError where the cell moves and energy and forces are finite, but there is no stress (NaN)."""
+        for f, names in enumerate(self.owned):
+            if VOLUME in names and said.stress is not None and said.stress[:, f].isnan().all():
+                forces = said.forces[:, self.batch.slices[f]]
+                if bool(said.energies[:, f].isfinite().all() & forces.isfinite().all()):
+                    raise SettingsError(NO_STRESS)
 
     def _faults(self, motion: Motion, said: Evaluation, acting: Forces) -> dict[int, str | None]:
         return {} if self.guard is None else {**self.guard.faults(motion, said.energies, acting, self.steps)}

@@ -72,9 +72,10 @@ def distance_histograms(
 
 def _neighbours(geometry: Placed) -> tuple[NDArray[np.int64], NDArray[np.int64], Array]:
     if any(geometry.pbc):
+        from ase.geometry import complete_cell
         from matscipy.neighbours import neighbour_list
 
-        cell = geometry.cell
+        cell = complete_cell(geometry.cell)  # a slab or wire may have no vector along an open direction
         i, j, d = neighbour_list(
             "ijd", positions=geometry.positions, cell=cell, pbc=geometry.pbc, cutoff=REACH
         )

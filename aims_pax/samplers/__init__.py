@@ -43,7 +43,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from aims_pax.sampler import Sample, Sampler, SamplingError
+from aims_pax.sampler import Sample, Sampler, SamplingError, Stateful
 from aims_pax.samplers.base import sampler
 from aims_pax.samplers.clusters import Rule, choose_clusters
 from aims_pax.samplers.descriptors import farthest_points, radial

@@ -108,11 +108,13 @@ class Cluster:
 def choose_clusters(frame: Frame, rule: Rule | None = None) -> list[Cluster]:
     """The clusters that a rule selects in the reference frame; sizes above its number of molecules give a warning.
 
-    Raises SamplingError for mixed compositions (unless allowed), charged cells and infinite networks.
+    Raises SamplingError for mixed compositions (unless allowed), cells with charge or spin, and infinite networks.
     """
     rule = rule or Rule()
     if frame.charge:
         raise SamplingError(f"{frame.formula}: charge {frame.charge:g} cannot be divided among its molecules")
+    if frame.spin not in (None, 1):
+        raise SamplingError(f"{frame.formula}: spin {frame.spin} cannot be divided among its molecules")
     system = detect(frame, rule.bond_scale)
     if rule.assert_identical_composition and not system.identical:
         kinds = ", ".join(sorted(set(system.formulas)))

@@ -36,7 +36,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aims_pax import seeds
-from aims_pax.frames import LabelledFrame
+from aims_pax.frames import Frame, LabelledFrame
 from aims_pax.sampler import (
     Filter,
     LearnsFromLabels,
@@ -179,17 +179,45 @@ class Mixture:
 def _named(
     samples: Iterable[Sample], name: str, systems: Sequence[System], given: Counter[str]
 ) -> Iterator[Sample]:
-    """The samples, counted by system in `given`. Raises SamplingError when one does not name its system."""
-    names = {s.name for s in systems}
+    """The samples, counted by system in `given`.
+
+    Raises SamplingError when one does not name its system, or has lost what its reference calculation depends on.
+    """
+    by_name = {s.name: s for s in systems}
     for sample in samples:
         system = sample.origin.get("system")
-        if system not in names:
+        if system not in by_name:
             raise SamplingError(
                 f"sampler {name}: a structure has the origin {dict(sample.origin)}; its key system must be one of "
-                f"{', '.join(sorted(names))}"
+                f"{', '.join(sorted(by_name))}"
+            )
+        if (text := _differs(sample.frame, by_name[str(system)].frame)) is not None:
+            raise SamplingError(
+                f"sampler {name}: a structure of {system} has {text}; make it with system.frame.moved(positions), "
+                "which keeps everything but the positions"
             )
         given[str(system)] += 1
         yield replace(sample, origin={"sampler": name, **sample.origin})
+
+
+def _differs(frame: Frame, start: Frame) -> str | None:
+    """How a structure differs from the starting structure in what does not change in sampling, or None.
+
+    Structures of another composition are not compared.
+    """
+    if sorted(frame.numbers) != sorted(start.numbers):
+        return None
+    if (frame.charge or 0.0) != (start.charge or 0.0):
+        return f"charge {frame.charge} instead of {start.charge}"
+    if (frame.spin or 1) != (start.spin or 1):
+        return f"spin {frame.spin} instead of {start.spin}"
+    if (frame.pbc != start.pbc).any():
+        return f"pbc {frame.pbc.tolist()} instead of {start.pbc.tolist()}"
+    if frame.moments is None and start.moments is not None:
+        return "no initial moments"
+    if frame.statements != start.statements:
+        return f"the statements {list(frame.statements)} instead of {list(start.statements)}"
+    return None
 
 
 def _wanted(part: Part, n: int, system: str) -> int:

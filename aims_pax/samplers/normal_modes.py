@@ -12,7 +12,8 @@ Every mode is then one or two real vectors, and ξ is
     time        cos(ω t), t = 0, Δt, 2Δt, … (its document): ⟨u²⟩ is ½ of it in the long run
     scan        from −1 to 1 in equal steps
 
-Zero modes (translations) and imaginary modes are never displaced; a warning reports the imaginary ones.
+Zero modes (translations) and imaginary modes are never displaced; a warning reports the imaginary ones, and also the
+modes that `small_vibrations` leaves out.
 
 >>> from ase.build import bulk
 >>> from ase.calculators.emt import EMT
@@ -32,7 +33,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,7 @@ log = logging.getLogger(__name__)
 THZ = 1e-3 / units.fs * 2 * np.pi  # ω in ASE's units (√(eV/u)/Å) of 1 THz, 1/fs being units of 1/time
 H = 4.135667696e-3  # eV/THz: Planck's constant
 REST = 0.01  # THz: slower modes are translations, or imaginary if below zero
+LARGEST = 0.5  # Å: a mode that displaces an atom by more (root mean square) is not harmonic
 AMPLITUDES = ("gaussian", "uniform", "time", "scan")
 AT_ONCE = 64  # frames displaced together
 
@@ -165,6 +167,34 @@ def modes(
         )
     f, v, q_points, b, partner = (np.array(x) for x in zip(*parts, strict=True))
     return Modes(frame, f, v, q_points, b, partner, tuple(imaginary))
+
+
+def small_vibrations(modes: Modes, temperature: float) -> Modes:
+    """The modes without those that alone displace an atom by more than LARGEST at this temperature (K).
+
+    Such a motion is not harmonic: a molecule that turns in its box would be torn apart by straight displacements.
+    A warning reports them. Raises SamplingError when no mode is left.
+    """
+    lengths = np.linalg.norm(modes.vectors, axis=2) / np.sqrt(modes.frame.all_masses)  # (K, N)
+    reach = modes.widths(temperature) * lengths.max(1)
+    small = np.ones(len(modes), bool)
+    for mode in modes.coordinates():
+        small[mode] = reach[mode].max() <= LARGEST
+    if small.all():
+        return modes
+    count, slowest = int((~small & ~modes.partner).sum()), float(modes.frequencies[~small].min())
+    what = (
+        f"{modes.frame.formula}: {count} of {len(modes.coordinates())} modes are too soft to be harmonic at "
+        f"{temperature:g} K: at {slowest:.2f} THz an atom would move by {reach.max():.1f} Å (does a molecule turn in "
+        "its box?)"
+    )
+    if not small.any():
+        raise SamplingError(
+            f"{what}; no other mode is selected: lower the temperature, or use molecular dynamics"
+        )
+    log.warning("%s; they are not sampled, which molecular dynamics could do", what)
+    own = ("frequencies", "vectors", "q", "branch", "partner")
+    return replace(modes, **{name: getattr(modes, name)[small] for name in own})
 
 
 def displacements(

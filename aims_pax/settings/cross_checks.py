@@ -6,7 +6,7 @@ A rule yields (file, place, text) for each mistake; it stops when it needs a sec
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from aims_pax.settings.augment import as_calculator
 from aims_pax.settings.augmentation import NAME as AUGMENTATION
@@ -19,8 +19,8 @@ from aims_pax.settings.md import BAR
 from aims_pax.settings.pretraining import LR_AFTER
 from aims_pax.settings.pretraining import NAME as PRETRAINING
 from aims_pax.settings.samplers import NAME as SAMPLERS
-from aims_pax.settings.samplers import REPLACED
-from aims_pax.settings.unused_keys import ACTIVE, INITIAL, BrokenSectionError, Parts
+from aims_pax.settings.samplers import REPLACED, SamplerSettings
+from aims_pax.settings.unused_keys import ACTIVE, INITIAL, BrokenSectionError, Parts, unused_by_samplers
 from aims_pax.settings.yaml_reader import Place
 
 Finding = tuple[str, Place, str]  # file ("aimsPAX" or "mace"), place, text
@@ -185,15 +185,22 @@ def _samplers(parts: Parts) -> Iterator[Finding]:
     if both:
         text = f"{SAMPLERS} also set where the first structures come from; delete {', '.join(both)}, or {SAMPLERS}"
         yield PROJECT, (INITIAL, both[0]), text
+    yield from _temperatures(parts, samplers, (SAMPLERS,))
+
+
+def _temperatures(parts: Parts, samplers: Sequence[SamplerSettings], place: Place) -> Iterator[Finding]:
+    """Samplers without a temperature take that of MD, if it has only one."""
     ramps = [md.temperature for md in parts.md.values() if isinstance(md.temperature, tuple)]
     several = len({str(md.temperature) for md in parts.md.values()}) > 1
     for k, sampler in enumerate(samplers):
-        if several and not sampler.temperature_by_system and getattr(sampler, "temperature", 0.0) is None:
+        if getattr(sampler, "temperature", 0.0) is not None:
+            continue
+        if several and not sampler.temperature_by_system:
             text = "mandatory, as the geometries have different temperatures in MD. Temperature (K)"
-            yield PROJECT, (SAMPLERS, k, "temperature"), text
-        if ramps and getattr(sampler, "temperature", 0.0) is None:
+            yield PROJECT, (*place, k, "temperature"), text
+        if ramps:
             text = f"mandatory, as MD.temperature is the ramp {list(ramps[0])} of active learning. Temperature (K)"
-            yield PROJECT, (SAMPLERS, k, "temperature"), text
+            yield PROJECT, (*place, k, "temperature"), text
 
 
 def _members(parts: Parts) -> Iterator[Finding]:
@@ -282,8 +289,17 @@ def _one_origin(parts: Parts) -> Iterator[Finding]:
 def _pretraining_samplers(parts: Parts) -> Iterator[Finding]:
     """Samplers of PRETRAINING replace its molecular dynamics, and with it its temperature."""
     free = parts[PRETRAINING]
-    if free is not None and free.samplers and free.temperature is not None:
+    if free is None:
+        return
+    if free.samplers and free.temperature is not None:
         text = "samplers set their own temperatures: write it there, or remove samplers"
+        yield PROJECT, (PRETRAINING, "temperature"), text
+    yield from _temperatures(parts, free.samplers, (PRETRAINING, "samplers"))
+    ramps = [md.temperature for md in parts.md.values() if isinstance(md.temperature, tuple)]
+    if ramps and not free.samplers and free.temperature is None:
+        text = (
+            f"mandatory, as MD.temperature is the ramp {list(ramps[0])} of active learning. Temperature (K)"
+        )
         yield PROJECT, (PRETRAINING, "temperature"), text
 
 
@@ -463,7 +479,25 @@ def _large_steps(parts: Parts) -> Iterator[Finding]:
         yield MACE, ("TRAINING", "lr"), text
 
 
-WARNINGS: tuple[Rule, ...] = (_exploration_stops, _pressures, _weak_stress, _one_seed, _large_steps)
+def _sampler_dynamics(parts: Parts) -> Iterator[Finding]:
+    """Keys of samplers that have no effect in their molecular dynamics."""
+    free = parts[PRETRAINING]
+    for place, samplers in (
+        ((SAMPLERS,), parts[SAMPLERS] or ()),
+        ((PRETRAINING, "samplers"), () if free is None else free.samplers),
+    ):
+        for k, key, why in unused_by_samplers([*parts.md.values()], samplers):
+            yield PROJECT, (*place, k, key), f"has no effect: {why}"
+
+
+WARNINGS: tuple[Rule, ...] = (
+    _exploration_stops,
+    _pressures,
+    _weak_stress,
+    _one_seed,
+    _large_steps,
+    _sampler_dynamics,
+)
 
 
 def _md(system: str, key: str) -> Place:

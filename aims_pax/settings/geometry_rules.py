@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from aims_pax.settings.yaml_reader import Place
 
 if TYPE_CHECKING:
+    from aims_pax.settings.md import MDSettings
+    from aims_pax.settings.samplers import SamplerSettings
     from aims_pax.settings.settings import Settings
     from aims_pax.systems import System
 
@@ -42,17 +44,47 @@ def refused_geometries(settings: Settings, systems: Sequence[System]) -> Iterato
             )
 
 
-def noteworthy(systems: Sequence[System]) -> Iterator[tuple[Place, str]]:
+def noteworthy(settings: Settings, systems: Sequence[System]) -> Iterator[tuple[Place, str]]:
     """(place, text) for lines of the geometries that have no effect or an unexpected one."""
+    tables = settings.md_by_system
     for system in systems:
+        if not tables or system.name in tables:
+            place: Place = ("MD", system.name) if tables else ("MD",)
+            yield from without_pressure(settings.md_of(system.name), [system], settings.samplers, place)
         for note in system.notes:
             yield GEOMETRY, note
+        if len(system.frame) == 1 and not _constant_pressure(settings, system):
+            yield (
+                GEOMETRY,
+                f"{system.name}: a single atom has no force wherever it is, so that all its structures are the same; "
+                "give a supercell or several atoms",
+            )
         if any(s.startswith("homogeneous_field") for s in system.frame.statements):
             yield (
                 GEOMETRY,
                 f"{system.name}: in a homogeneous_field energies depend on the orientation; a MACE model is invariant "
                 "under rotations and cannot learn this; it fits only the orientations in its data",
             )
+
+
+def without_pressure(
+    md: MDSettings, systems: Sequence[System], samplers: Sequence[SamplerSettings], place: Place = ("MD",)
+) -> Iterator[tuple[Place, str]]:
+    """(place, text) for every system that is simulated at constant volume although NPT is set.
+
+    md: the section MD of these systems, at `place`.
+    """
+    own = [(("SAMPLERS", k, "stat_ensemble"), s.dynamics() or {}) for k, s in enumerate(samplers)]
+    written = [((*place, "stat_ensemble"), md)]
+    written += [(at, md.model_copy(update=keys)) for at, keys in own if "stat_ensemble" in keys]
+    for system in systems:
+        for at, settings in written:
+            if settings.stat_ensemble == "NPT" and not system.frame.periodic:
+                yield (
+                    at,
+                    f"{system.name} is not periodic in three directions: NVT is used, with the thermostat "
+                    f"{settings.thermostat}",
+                )
 
 
 def _constant_pressure(settings: Settings, system: System) -> bool:

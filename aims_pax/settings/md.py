@@ -114,7 +114,8 @@ class MDSettings(Section):
     )
     temperature: Temperature = key(
         300.0,
-        "Temperature (K), or `[first, last]`: a linear ramp over the `max_MD_steps` of a trajectory.",
+        "Temperature (K), or `[first, last]`: a linear ramp over the `max_MD_steps` of a trajectory; in the initial "
+        "dataset over the steps of each batch.",
         unit="K",
         possible="(0, 100000]",
         plausible="[10, 5000]",

@@ -11,19 +11,24 @@ SAMPLERS:
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import ValidationError
 
 from aims_pax.errors import SettingsError
-from aims_pax.settings.fields import OptionalText, Section, Text, Texts, Whole, key
+from aims_pax.settings.devices import as_device
+from aims_pax.settings.fields import Kind, Section, Text, Texts, Whole, key, optional
 from aims_pax.settings.md import MDSettings
 from aims_pax.settings.sampler_list import explain_sampler_error, read_samplers
 from aims_pax.settings.samplers import NAME, SamplerSettings
-from aims_pax.settings.yaml_reader import Problem, read_document
+from aims_pax.settings.unused_keys import unused_by_samplers, unused_in_dynamics
+from aims_pax.settings.yaml_reader import Place, Problem, read_document
 from aims_pax.suggestions import nearest
+
+OptionalDevice = Annotated[str | None, optional(as_device), Kind("`str` or `None`")]
 
 
 class SampleSettings(Section):
@@ -49,7 +54,7 @@ class SampleSettings(Section):
         possible="[1, inf)",
         plausible="[5, 10000]",
     )
-    device: OptionalText = key(None, "`cpu`, `cuda`, `cuda:N`; `None`: the GPU if there is one.")
+    device: OptionalDevice = key(None, "`cpu`, `cuda`, `cuda:N`; `None`: the GPU if there is one.")
 
 
 @dataclass(frozen=True)
@@ -108,4 +113,16 @@ def read_sample(path: Path) -> Sampling:
         problems.append(document.problem(("MD", "temperatures"), text))
     if problems:
         raise SettingsError("\n".join(str(p) for p in sorted(set(problems))))
+    warnings += [document.problem(*finding) for finding in _without_effect(sections["MD"], samplers)]
     return Sampling(sections[""], sections["MD"], samplers, tuple(str(w) for w in warnings))
+
+
+def _without_effect(md: MDSettings, samplers: Sequence[SamplerSettings]) -> Iterator[tuple[Place, str]]:
+    """(place, text) for keys of MD, and of samplers, that no molecular dynamics uses."""
+    dynamics = [own for s in samplers if (own := s.dynamics()) is not None]
+    unused = [unused_in_dynamics(md.model_copy(update=own)) for own in dynamics] or [unused_in_dynamics(md)]
+    for name, why in unused[0].items():
+        if name in md.model_fields_set and all(name in found for found in unused):
+            yield ("MD", name), f"has no effect: {why}"
+    for k, name, why in unused_by_samplers([md], samplers):
+        yield (NAME, k, name), f"has no effect: {why}"

@@ -267,6 +267,10 @@ class SamplerSettings(Section):
         """Estimated cost, for `aims-PAX plan`; zero by default."""
         return SamplingCost()
 
+    def dynamics(self) -> dict[str, Any] | None:
+        """The keys that override the section MD in its molecular dynamics; None: it does none with this section."""
+        return None
+
     def problems(self, folder: Path) -> Iterator[tuple[str, str]]:
         """(key, what is wrong) for keys that contradict each other, and for files that are not in the folder."""
         return iter(())

@@ -6,7 +6,7 @@ such a key to a value other than its default.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,9 @@ from aims_pax.settings.foundation import REPLAY, FoundationSettings
 from aims_pax.settings.mace import FROM_REFERENCE, ArchitectureSettings, TrainingSettings
 from aims_pax.settings.model import MACE_KIND
 from aims_pax.settings.model import NAME as MODEL
+from aims_pax.settings.pretraining import NAME as PRETRAINING
+from aims_pax.settings.samplers import NAME as SAMPLERS
+from aims_pax.settings.samplers import SamplerSettings
 
 
 class BrokenSectionError(Exception):
@@ -73,6 +76,12 @@ class Parts:
     @property
     def foundation(self) -> Any:
         return self[FOUNDATION]
+
+    @property
+    def samplers(self) -> tuple[SamplerSettings, ...]:
+        """Those of the initial dataset and of pre-training."""
+        pretraining = self[PRETRAINING]
+        return (*(self[SAMPLERS] or ()), *(() if pretraining is None else pretraining.samplers))
 
     @property
     def mace(self) -> bool:
@@ -240,7 +249,12 @@ TABLE = (
     NoEffect("MD", "temperatures", lambda p, _: p.active is None, f"only {ACTIVE} uses them"),
     NoEffect("MD", "taut", _nvt_with("Langevin"), "the thermostat is Langevin"),
     NoEffect("MD", "friction", _nvt_with("SVR"), "the thermostat is SVR"),
-    NoEffect("MD", "thermostat friction", lambda _, md: md.stat_ensemble == "NPT", "stat_ensemble is NPT"),
+    NoEffect(
+        "MD",
+        "thermostat friction",
+        lambda _, md: md.stat_ensemble == "NPT",
+        "stat_ensemble is NPT; only geometries that are not periodic in three directions use it",
+    ),
     NoEffect("MD", NOSE_HOOVER, _npt_with("Berendsen"), "the barostat is Berendsen"),
     NoEffect("MD", f"{COUPLED} compressibility", _npt_with("npt"), "the barostat is npt"),
     NoEffect(
@@ -289,11 +303,42 @@ def without_effect(parts: Parts) -> Iterator[tuple[str, str, str, str]]:
             tables = found.items() if isinstance(found, dict) else [("", found)]
             for name, section in tables:
                 if rule.when(parts, section):
+                    used = _used_by_samplers(section, parts.samplers) if rule.section == "MD" else set()
                     for key in rule.keys.split():
-                        if _written(section, key):
+                        if _written(section, key) and key not in used:
                             yield rule.section, name, key, rule.why
         except BrokenSectionError:
             continue
+
+
+def _used_by_samplers(md: Section, samplers: Sequence[SamplerSettings]) -> set[str]:
+    """The keys of MD that the molecular dynamics of a sampler uses."""
+    dynamics = [md.model_copy(update=own) for s in samplers if (own := s.dynamics()) is not None]
+    return {key for own in dynamics for key in type(md).model_fields.keys() - unused_in_dynamics(own).keys()}
+
+
+def unused_in_dynamics(md: Section) -> dict[str, str]:
+    """{key: why} for the keys of MD that are set but have no effect in molecular dynamics with these settings."""
+    alone = Parts({}, set())
+    rules = [rule for rule in TABLE if rule.section == "MD" and rule.when(alone, md)]
+    return {key: rule.why for rule in rules for key in rule.keys.split() if _written(md, key)}
+
+
+def unused_by_samplers(
+    md: Sequence[Section], samplers: Sequence[SamplerSettings]
+) -> Iterator[tuple[int, str, str]]:
+    """(number of the sampler, key, why) for its own keys that have no effect in its molecular dynamics.
+
+    md: the section MD of each system.
+    """
+    for k, sampler in enumerate(samplers):
+        own = sampler.dynamics()
+        if not own:
+            continue
+        unused = [unused_in_dynamics(section.model_copy(update=own)) for section in md]
+        for key in own:
+            if unused and all(key in found for found in unused):
+                yield k, key, unused[0][key]
 
 
 def _written(section: Section, key: str) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from ase.geometry import complete_cell
 from scipy.spatial import cKDTree
 
 from aims_pax.frames import Array, Frame, Label
@@ -67,11 +68,12 @@ class TrajectoryRecorder:
 
 
 def shortest_distance(frame: Frame) -> float:
-    """The shortest distance between two atoms in Å; NaN for a single atom, or in a crystal if above REACH."""
+    """The shortest distance between two atoms in Å; NaN for a single atom, or, with periodic images, above REACH."""
     if frame.pbc.any():
         from matscipy.neighbours import neighbour_list
 
-        found = neighbour_list("d", positions=frame.positions, cell=frame.cell, pbc=frame.pbc, cutoff=REACH)
+        cell = complete_cell(frame.cell)  # a slab or wire may have no vector along an open direction
+        found = neighbour_list("d", positions=frame.positions, cell=cell, pbc=frame.pbc, cutoff=REACH)
         return float(found.min()) if len(found) else float("nan")
     if len(frame) < 2:
         return float("nan")

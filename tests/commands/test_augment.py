@@ -219,9 +219,10 @@ def test_a_hopeless_structure_is_named_and_the_others_are_complete(go):
 def test_kilocalories_change_the_boltzmann_factor_only(go):
     # LJ in kcal/mol: k·T is 23.06 times larger than in eV, so relaxations end earlier
     for units in ("eV", "kcal/mol"):
-        go(model={"calculator": {"+lennard_jones": {"sigma": 2.2, "epsilon": 5.0, "rc": 8.0}}},
-           config={"units": units, "n_per_structure": 12, "max_force": 1e4},
-           data={"output": f"{units[:2]}.xyz"})  # fmt: skip
+        said = go(model={"calculator": {"+lennard_jones": {"sigma": 2.2, "epsilon": 5.0, "rc": 8.0}}},
+                  config={"units": units, "n_per_structure": 12, "max_force": 1e4},
+                  data={"output": f"{units[:2]}.xyz"})  # fmt: skip
+        assert ("forces in kc.xyz are in kcal/mol" in said) == (units == "kcal/mol")
     steps = {
         name: np.mean([a.info["relax_steps"] for a in ase.io.read(f"{name}.xyz", ":") if a.info["level"]])
         for name in ("eV", "kc")
@@ -415,3 +416,35 @@ def test_the_documents_own_calculator_works(go):
         energy = atoms.get_potential_energy()
         atoms.calc = LennardJones()
         assert energy == pytest.approx(atoms.get_potential_energy())
+
+
+def test_a_changed_charge_of_a_starting_structure_is_not_ignored(go):
+    go()
+    more = {"config": {"n_per_structure": 6}}
+    ions = clusters()
+    ions[2].info["charge"] = 1
+    before = Path("output.xyz").read_text()
+    with pytest.raises(RestartError, match="its starting structure now has another charge, spin"):
+        go(ions, **more)
+    assert Path("output.xyz").read_text() == before
+    go(clusters(), **more)
+    assert len(ase.io.read("output.xyz", index=":")) == 18
+
+
+def test_a_changed_module_of_the_user_is_another_calculator(go):
+    text = "from ase.calculators.emt import EMT\n\n\ndef make():\n    return EMT()  # {}\n"
+    Path("of_user_emt.py").write_text(text.format(1))
+    own = {"model": {"calculator": "+of_user_emt.make()"}}
+    go(**own)
+    before = Path("output.xyz").read_bytes()
+    Path("of_user_emt.py").write_text(text.format(2))
+    with pytest.raises(RestartError, match=r"made with other settings:\n  contents\.of_user_emt\.py: "):
+        go(config={"n_per_structure": 6}, **own)
+    assert Path("output.xyz").read_bytes() == before
+
+
+def test_magnetic_moments_that_are_results_are_not_dropped_silently(go):
+    atoms = clusters()[:1]
+    atoms[0].set_array("magmoms", np.array([1.0, 0, 0, 0]))
+    said = go(atoms)
+    assert said.count("magmoms are read as results of a calculation; name them initial_magmoms") == 1

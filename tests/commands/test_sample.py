@@ -412,3 +412,47 @@ def test_features_of_the_potential_s_own_model_choose_the_farthest(go, tmp_path)
     np.testing.assert_allclose(describe([frame]), describe([order]), atol=1e-6)
     assert len(kept) == 4
     assert np.linalg.norm(np.diff(describe([Frame.from_atoms(a) for a in kept]), axis=0), axis=1).min() > 0
+
+
+def test_settings_of_the_dynamics_that_nothing_uses_are_said(go):
+    md = {"barostat": "MTK", "pressure_au": 6e-3}
+    said = go(n_per_geometry=1, MD=CONFIG["MD"] | md)
+    assert "MD.barostat: has no effect: stat_ensemble is NVT" in said
+    assert "MD.pressure_au: has no effect: stat_ensemble is NVT" in said
+    Path("samples.xyz").unlink()
+    pressed = [{"kind": "md", "potential": EMT, "skip_step": 2, "stat_ensemble": "NPT"}]
+    said = go(n_per_geometry=1, MD={"timestep": 1.0, **md}, SAMPLERS=pressed)
+    assert "has no effect" not in said
+    assert "pair is not periodic in three directions: NVT is used, with the thermostat Langevin" in said
+    assert "crystal is not periodic" not in said
+
+
+@pytest.mark.parametrize(
+    ("device", "said"),
+    [
+        ("banana", "device: expected devices like cpu, cuda or cuda:0, got 'banana'"),
+        ("mps", "device: mps cannot be used"),
+        ("cuda:99", "device: cuda:99"),
+    ],
+)
+def test_a_device_that_cannot_be_used_is_refused_at_once(go, device, said):
+    with pytest.raises(SettingsError, match=said):
+        go(device=device)
+    assert not Path("samples.xyz").exists()
+
+
+def test_a_changed_module_of_the_user_does_not_go_on_with_the_output(go):
+    """The same name with other contents is another potential."""
+    text = "from ase.calculators.lj import LennardJones\n\n\ndef make():\n    return LennardJones(sigma={})\n"
+    Path("of_user_lj.py").write_text(text.format(2.0))
+    samplers = [{"kind": "md", "potential": {"factory": "of_user_lj:make"}, "skip_step": 5}]
+    go(n_per_geometry=1, SAMPLERS=samplers)
+    before = output()
+    Path("of_user_lj.py").write_text(text.format(2.2))
+    with pytest.raises(RestartError, match=r"made with other settings:\n  contents\.of_user_lj\.py: "):
+        go(n_per_geometry=2, SAMPLERS=samplers)
+    assert output() == before
+    Path("of_user_lj.py").write_text(text.format(2.0))
+    go(n_per_geometry=2, SAMPLERS=samplers)
+    assert output().startswith(before)
+    assert len(output()) > len(before)

@@ -1,6 +1,7 @@
 """Selection from pools: the chosen structures are those of the rule, byte for byte, with their origin."""
 
 import csv
+from dataclasses import replace
 
 import ase.io
 import numpy as np
@@ -260,3 +261,17 @@ def test_every_rule_chooses_as_many_as_asked(pool, tmp_path, models):
     for by in RULES:
         found, _ = chosen([pool], tmp_path, n=5, by=by, models=models, output=tmp_path / f"{by}.xyz")
         assert len(set(found)) == 5, by
+
+
+def test_a_labelled_structure_is_known_although_its_label_added_a_charge(tmp_path):
+    frames = [x.frame for x in tiny.water(6, noise=0.03)]
+    stated = [replace(f, charge=1.0, spin=2) for f in frames[:2]]
+    neutral = replace(frames[3], charge=0.0)
+    ase.io.write(tmp_path / "pool.xyz", [f.to_atoms() for f in [*frames[:3], neutral]], format="extxyz")
+    known = [*stated, replace(neutral, charge=1.0)]
+    ase.io.write(tmp_path / "known.xyz", [f.to_atoms() for f in known], format="extxyz")
+    found, said = chosen(
+        [tmp_path / "pool.xyz"], tmp_path, n=2, by="random", already=(tmp_path / "known.xyz",)
+    )
+    assert sorted(found) == [2, 3], "the ion of the last one is another structure"
+    assert "2 structures of the pool are in --already and are left out" in said

@@ -136,3 +136,16 @@ def test_the_conserved_energy_counts_every_term_once():
         Q = k * (tau[part] * units.fs) ** 2 * np.array([n, 1, 1])
         expected += (0.5 * Q * v[part] ** 2).sum() + k * (n * xi[part, 0] + xi[part, 1:].sum())
     assert said == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_barostat_for_the_volume_does_not_continue_a_change_of_shape():
+    """Settings may change between two runs: the strain rate that the whole cell had must not shear it for ever."""
+    before = advance([small()], LJ, 40, [settings("MTK")])[0].state
+    [after] = advance([before], LJ, 300, [settings("isotropic-MTK")])
+    change = np.linalg.solve(before.cell, after.state.cell)
+    assert after.fault is None
+    assert np.allclose(change, change[0, 0] * np.eye(3), atol=1e-9)
+    rate = np.trace(before.extras[ETA]) / 3
+    kept = MDBatch.of([before], "cpu")
+    begun = make_integrator(kept, [settings("isotropic-MTK")]).begin(torch.tensor([units.kB * 40.0]))
+    assert np.allclose(begun[ETA][0], rate * np.eye(3))

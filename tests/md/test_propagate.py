@@ -257,3 +257,15 @@ def test_atoms_four_times_as_heavy_go_the_same_way_in_twice_the_time(box):
     np.testing.assert_allclose(heavy.state.cell, light.state.cell, rtol=0, atol=1e-9)
     assert heavy.state.own_masses.tolist() == own.own_masses.tolist()
     assert heavy.state.temperature == pytest.approx(light.state.temperature)
+
+
+def test_constant_pressure_without_a_stress_is_refused_not_an_explosion():
+    class WithoutStress(EMT):
+        implemented_properties = ["energy", "free_energy", "energies", "forces"]  # noqa: RUF012
+
+    copper = Frame([29] * 4, [[0, 0, 0], [0, 1.8, 1.8], [1.8, 0, 1.8], [1.8, 1.8, 0]], 3.6 * np.eye(3), True)
+    potential = CalculatorPotential(WithoutStress)
+    state = MDState.start(copper, 300.0, 1)
+    with pytest.raises(SettingsError, match="NPT needs the stress, which this potential does not give"):
+        advance([state], potential, 2, [npt("MTK", 300.0)])
+    assert advance([state], potential, 2, [langevin(300.0)])[0].fault is None

@@ -38,3 +38,8 @@ def test_each_frame_counts_once_and_of_many_some_are_taken(run, monkeypatch):
     assert found[1, 8][0] == pytest.approx(d.min())
     monkeypatch.setattr(distances, "MOST", 5)
     assert sum(map(len, shortest_by_pair(run.structures).values())) <= 3 * 5
+
+
+def test_a_slab_without_a_third_lattice_vector_has_distances():
+    slab = StoredStructure(("Cu",), np.zeros((1, 3)), np.diag([2.5, 2.6, 0.0]), (True, True, False), None)
+    assert pairs(slab) == {(29, 29): pytest.approx(2.5)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -150,3 +151,10 @@ def test_the_example_runs():
     result = doctest.testmod(clusters)
     assert result.attempted > 2
     assert result.failed == 0
+
+
+def test_a_cell_with_unpaired_electrons_is_refused():
+    frame = water_box(4)
+    with pytest.raises(SamplingError, match="spin 3 cannot be divided"):
+        choose_clusters(replace(frame, spin=3))
+    assert choose_clusters(replace(frame, spin=1))

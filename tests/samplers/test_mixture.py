@@ -5,10 +5,12 @@ from __future__ import annotations
 import doctest
 import logging
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from aims_pax.frames import Frame
 from aims_pax.sampler import Sample, SamplingError
 from aims_pax.samplers import duplicates, equilibration, farthest_filter, sanity
 from aims_pax.samplers import mixture as module
@@ -206,3 +208,32 @@ def test_its_examples_are_true(caplog):
         result = doctest.testmod(module)
     assert result.attempted > 4
     assert result.failed == 0
+
+
+class Bare:
+    """Makes structures from the positions alone."""
+
+    name = "bare"
+
+    def sample(self, systems, n, rng):
+        for _ in range(n):
+            for s in systems:
+                f = s.frame
+                yield Sample(Frame(f.numbers, f.positions, f.cell), None, {"system": s.name})
+
+
+@pytest.mark.parametrize(
+    ("lost", "said"),
+    [
+        ({"charge": 1.0, "spin": 2}, r"charge None instead of 1\.0"),
+        ({"spin": 3}, "spin None instead of 3"),
+        ({"cell": 9 * np.eye(3), "pbc": True}, r"pbc \[False, False, False\] instead of"),
+        ({"moments": [1.0, 0, 0]}, "no initial moments"),
+        ({"statements": ("homogeneous_field 0 0 0.1",)}, r"the statements \[\] instead of"),
+    ],
+)
+def test_a_sampler_that_loses_what_labels_depend_on_is_refused(lost, said):
+    mixture = Mixture([Part("bare", Bare(), 1.0)])
+    with pytest.raises(SamplingError, match=f"sampler bare: a structure of ion has {said}"):
+        drawn(mixture, 1, systems=[System("ion", replace(water(), **lost))])
+    assert len(drawn(mixture, 2, systems=[System("ion", replace(water(), charge=0.0, spin=1))])) == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import functools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from aims_pax.potential import CalculatorPotential
 from aims_pax.sampler import SamplingError
 from aims_pax.samplers import normal_modes
 from aims_pax.samplers.force_constants import ForceConstants, force_constants
-from aims_pax.samplers.normal_modes import Modes, Window, displacements, modes, trajectory
+from aims_pax.samplers.normal_modes import Modes, Window, displacements, modes, small_vibrations, trajectory
 from aims_pax.samplers.supercell import repeated
 from tests.md.potentials import LennardJones, crystal
 
@@ -210,3 +211,22 @@ def test_the_example_runs():
     result = doctest.testmod(normal_modes)
     assert result.attempted > 5
     assert result.failed == 0
+
+
+def test_a_motion_that_is_no_small_vibration_is_left_out(caplog):
+    """Librations of a molecule in its box are slow: straight displacements would tear it apart."""
+    m = copper("3×3×3 of 4 atoms")
+    first = m.coordinates()[3]
+    slower = np.array(m.frequencies)
+    slower[first] = 0.03
+    kept = small_vibrations(replace(m, frequencies=slower), 300)
+    rest = np.setdiff1d(np.arange(len(m)), first)
+    assert np.array_equal(kept.frequencies, m.frequencies[rest])
+    assert np.array_equal(kept.vectors, m.vectors[rest])
+    assert (
+        f"1 of {len(m.coordinates())} modes are too soft to be harmonic at 300 K: at 0.03 THz" in caplog.text
+    )
+    assert small_vibrations(m, 300) is m
+    alone = modes(constants("Γ of 108 atoms"), "gamma", Window(selected_modes=(4,)))
+    with pytest.raises(SamplingError, match="no other mode is selected"):
+        small_vibrations(replace(alone, frequencies=np.full(len(alone), 0.02)), 300)

@@ -1,7 +1,7 @@
 import pytest
 
 from aims_pax.settings import effective
-from tests.settings.folders import GIVEN, MACE, PROJECT, errors, read
+from tests.settings.folders import GIVEN, MACE, PROJECT, errors, read, with_key
 
 FINE = MACE + "FOUNDATION:\n  model: own.model\n"
 
@@ -129,3 +129,13 @@ def test_of_the_architecture_only_written_keys_are_settings_of_the_run(tmp_path)
     assert effective(read(tmp_path, GIVEN, FINE))["mace"]["ARCHITECTURE"] == {}
     written = effective(read(tmp_path, GIVEN, FINE + "ARCHITECTURE:\n  r_max: 4.0\n"))
     assert written["mace"]["ARCHITECTURE"] == {"r_max": 4.0}
+
+
+def test_a_ramp_of_active_learning_is_no_temperature_of_pretraining(tmp_path):
+    ramp = with_key(PROJECT, "MD", "temperature: [300, 600]")
+    (found,) = errors(tmp_path, ramp + FREE)
+    assert "PRETRAINING.temperature: mandatory, as MD.temperature is the ramp [300.0, 600.0]" in found
+    (found,) = errors(tmp_path, ramp + FREE + "  samplers: [{kind: phonons}]\n")
+    assert "PRETRAINING.samplers.0.temperature: mandatory, as MD.temperature is the ramp" in found
+    for own in ("  temperature: [300, 600]\n", "  samplers: [{kind: md, temperature: 400}]\n"):
+        assert read(tmp_path, ramp + FREE + own).pretraining is not None

@@ -5,6 +5,7 @@ import pytest
 from aims_pax.commands.check.project import checked_settings
 from aims_pax.errors import SettingsError
 from aims_pax.settings import geometry_rules
+from aims_pax.systems import read_systems
 from tests.settings.folders import AIMS, MACE, PROJECT, with_key, write
 
 CELL = "lattice_vector 8 0 0\n{0}lattice_vector 0 8 0\nlattice_vector 0 0 8\n"
@@ -42,7 +43,6 @@ def test_samplers_refuse_a_constrained_cell_at_constant_pressure(folder):
     from aims_pax.potential import CalculatorPotential
     from aims_pax.sampler import SamplingError
     from aims_pax.samplers.kinds.md import MDSampler
-    from aims_pax.systems import read_systems
     from tests.md.settings import langevin, npt
 
     (folder / "geometry.in").write_text(CELL.format("constrain_relaxation x\n") + WATER)
@@ -71,9 +71,25 @@ def test_velocities_are_warned_about(folder):
 
 
 def test_a_run_asks_the_same(folder):
-    from aims_pax.systems import read_systems
 
     settings = check(folder, PROJECT, WATER)
     (folder / "geometry.in").write_text("homogeneous_field 0 0 0.1\n" + WATER)
     (refusal,) = geometry_rules.refused_geometries(settings, read_systems(folder / "geometry.in"))
     assert "only with FHI-aims" in refusal[1]
+
+
+def test_where_constant_pressure_is_not_possible_a_run_says_what_it_uses_instead(folder):
+    mace = MACE.replace("GENERAL:", "GENERAL:\n  compute_stress: true", 1)
+    settings = check(folder, NPT, WATER, mace)
+    text = "geometry is not periodic in three directions: NVT is used, with the thermostat Langevin"
+    assert any(f"MD.stat_ensemble: {text}" in w for w in settings.warnings)
+    systems = read_systems(folder / "geometry.in")
+    assert [t for _, t in geometry_rules.noteworthy(settings, systems)] == [text], "a run logs these"
+    assert not [*geometry_rules.noteworthy(check(folder, PROJECT, WATER), systems)]
+
+
+def test_a_single_atom_is_said_to_have_no_force(folder):
+    one = CELL.format("") + "atom 0 0 0 O\n"
+    assert any("geometry: a single atom has no force" in w for w in check(folder, PROJECT, one).warnings)
+    mace = MACE.replace("GENERAL:", "GENERAL:\n  compute_stress: true", 1)
+    assert not any("single atom" in w for w in check(folder, NPT, one, mace).warnings)

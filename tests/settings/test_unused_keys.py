@@ -123,3 +123,21 @@ def test_in_a_map_the_system_is_named(tmp_path):
     maps = "MD:\n  a: {stat_ensemble: NVT, taut: 400}\n  b: {stat_ensemble: NVT}\n"
     warnings = read(tmp_path, PROJECT.replace("MD:\n  stat_ensemble: NVT\n", maps)).warnings
     assert warnings == ("aimsPAX.yaml:8: MD.a.taut: has no effect: the thermostat is Langevin",)
+
+
+SAMPLED = with_key(PROJECT, "MD", "taut: 50.0")
+
+
+def test_keys_of_a_sampler_that_its_dynamics_does_not_use_are_said(tmp_path):
+    samplers = "SAMPLERS:\n  - {kind: md, stat_ensemble: NPT, friction: 0.02}\n"
+    warnings = read(tmp_path, PROJECT + samplers).warnings
+    assert any("SAMPLERS.0.friction: has no effect: stat_ensemble is NPT" in w for w in warnings)
+    assert not any(
+        "has no effect" in w for w in read(tmp_path, PROJECT + "SAMPLERS: [{kind: md}]\n").warnings
+    )
+
+
+def test_a_key_of_md_that_only_a_sampler_uses_has_an_effect(tmp_path):
+    assert any("MD.taut: has no effect" in w for w in read(tmp_path, SAMPLED).warnings)
+    samplers = "SAMPLERS: [{kind: md, thermostat: SVR}]\n"
+    assert not any("MD.taut" in w for w in read(tmp_path, SAMPLED + samplers).warnings)

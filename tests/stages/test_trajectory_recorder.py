@@ -69,3 +69,13 @@ def test_prediction_and_answer_stand_side_by_side(folder):
     assert row["force_mae"] == pytest.approx(0.4 / 9)
     assert row["max_force_error"] == pytest.approx(0.3)
     assert (row["frame"], row["n_train"], row["uncertainty"]) == ("abc", 5, 0.07)
+
+
+def test_a_slab_without_a_third_lattice_vector_has_a_shortest_distance():
+    vectors = [[2.5, 0, 0], [0, 2.6, 0], [0, 0, 0]]
+    slab = Frame([29, 29], [[0, 0, 0], [1.2, 1.3, 40.0]], vectors, [True, True, False])
+    assert shortest_distance(slab) == pytest.approx(2.5)
+    wire = Frame(
+        [29, 29], [[0, 0, 0], [0, 2.1, 0]], [[0, 0, 0], [0, 0, 0], [0, 0, 2.4]], [False, False, True]
+    )
+    assert shortest_distance(wire) == pytest.approx(2.1)

@@ -118,7 +118,7 @@ def _sample(path: Path, document: Document) -> FoundFile:
         sample.check_sample_output(Path.cwd() / Path(keys.output).expanduser())
     with _noting(found, "path_to_geometry"):
         found.systems = read_systems(geometry_paths(keys.path_to_geometry, Path()))
-        found.warnings += [note for system in found.systems for note in system.notes]
+        found.warnings += sample.geometry_warnings(settings, found.systems)
     for k, one in enumerate(settings.samplers):
         if text := one.without_reference():
             found.problems.append(((NAME, k, "kind"), text))
@@ -137,8 +137,9 @@ def _augment(path: Path, document: Document) -> FoundFile:
     with _noting(found, "data", "output"):
         augment.check_augmented_output(source, target)
     with _noting(found, "data", "input"):
-        frames = augment.read_starting_structures(source)
-        found.systems = tuple(System(f"structure {k}", frame) for k, frame in enumerate(frames))
+        systems = augment.read_starting_structures(source)
+        found.systems = tuple(System(f"structure {k}", one.frame) for k, one in enumerate(systems))
+        found.warnings += augment.notes_of(systems)
     _put(found, ("model", "calculator"), settings.model.calculator)
     return found
 

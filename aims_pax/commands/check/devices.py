@@ -23,14 +23,19 @@ def named_devices(settings: Settings) -> list[tuple[str, str]]:
 
 def check_devices(settings: Settings) -> None:
     """Raises SettingsError for the first device that is missing."""
+    for key, device in named_devices(settings):
+        check_device(key, device)
+
+
+def check_device(key: str, device: str) -> None:
+    """Raises SettingsError, naming the key, for a device that torch does not find."""
     import torch
 
-    for key, device in named_devices(settings):
-        kind = device.partition(":")[0]
-        if kind == "cpu":
-            continue
-        known = torch.cuda if kind == "cuda" else torch.xpu
-        available = bool(known.is_available())
-        why = missing(device, key, available, known.device_count() if available else 0, os.environ)
-        if why is not None:
-            raise SettingsError(why)
+    kind = device.partition(":")[0]
+    if kind == "cpu":
+        return
+    known = torch.cuda if kind == "cuda" else torch.xpu
+    available = bool(known.is_available())
+    why = missing(device, key, available, known.device_count() if available else 0, os.environ)
+    if why is not None:
+        raise SettingsError(why)

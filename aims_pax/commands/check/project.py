@@ -88,7 +88,7 @@ def checked_settings(
     look(warnings, odd_arguments(_factories(settings), settings.folder))
     look(warnings, _noteworthy(settings, systems))
     look(warnings, _of_given(settings, given))
-    look(warnings, geometry_rules.noteworthy(systems))
+    look(warnings, geometry_rules.noteworthy(settings, systems))
     look(warnings, _ignored(settings, systems))
     look(warnings, _unused_weights(settings, systems, given))
     return replace(settings, warnings=(*settings.warnings, *warnings))
@@ -132,11 +132,6 @@ def _noteworthy(settings: Settings, systems: Sequence[System]) -> Iterator[Findi
         if settings.md_by_system and system.name not in settings.md_by_system:
             continue
         yield from _unused_temperatures(settings, system, systems)
-        if settings.md_of(system.name).stat_ensemble == "NPT" and not system.frame.periodic:
-            place: Place = (
-                ("MD", system.name, "stat_ensemble") if settings.md_by_system else ("MD", "stat_ensemble")
-            )
-            yield place, f"{system.name} is not periodic: NVT is used"
     if settings.model.compute_stress and not any(s.frame.periodic for s in systems):
         yield (
             ("mace", "GENERAL", "compute_stress"),

@@ -130,13 +130,16 @@ def check_geometries(settings: Settings, systems: Sequence[System]) -> None:
 
 
 def check_dynamics(settings: Settings, systems: Sequence[System]) -> None:
-    """Raise SettingsError for a geometry whose MD is impossible: no settings, or fixed atoms at constant pressure."""
+    """Raise SettingsError for a geometry whose MD is impossible: no settings, no atom that can move, or fixed atoms at
+    constant pressure."""
     missing = [s.name for s in systems if settings.md_by_system and s.name not in settings.md_by_system]
     if missing:
         raise SettingsError(
             f"MD: no settings for {', '.join(missing)}; expected a table for each geometry, or one for all"
         )
     for system in systems:
+        if (reason := system.refuses_dynamics()) is not None:
+            raise SettingsError(f"MISC.path_to_geometry: {reason}")
         if system.frame.fixed is None or settings.md_of(system.name).stat_ensemble != "NPT":
             continue
         from aims_pax.md.integrators import integrator_kind

@@ -35,7 +35,7 @@ from aims_pax.record.provenance import changes, provenance_refusal
 from aims_pax.sampler import SamplingError
 from aims_pax.samplers.clusters import Rule, choose_clusters
 from aims_pax.samplers.force_constants import ONE, ForceConstants, force_constants
-from aims_pax.samplers.normal_modes import Window, modes, trajectory
+from aims_pax.samplers.normal_modes import Window, modes, small_vibrations, trajectory
 from aims_pax.samplers.quasi_harmonic import equilibrium
 from aims_pax.samplers.relax import relax
 from aims_pax.samplers.supercell import least_volume, repeated
@@ -228,7 +228,7 @@ def phonon_sampling(shop: TrainingSetContext, section: PhononSampling) -> None:
     asked = section.phonon_filter
     window = Window(asked.freq_min_THz, asked.freq_max_THz, asked.selected_modes)
     whole = constants.matrix if asked.k_point_mesh == "gamma" else None
-    chosen = modes(constants, asked.k_point_mesh, window, whole)
+    chosen = small_vibrations(modes(constants, asked.k_point_mesh, window, whole), section.temperature_K)
     log.info(
         "phonon_sampling: %d modes, %.2f to %.2f THz, %d atoms",
         len(chosen.coordinates()),

@@ -89,6 +89,12 @@ class GPRSamplerSettings(SamplerSettings):
             return "gpr learns from labels, which only a run has; give data"
         return super().without_reference()
 
+    def dynamics(self) -> dict[str, Any] | None:
+        """Its temperature, where it moves atoms by molecular dynamics."""
+        if self.moves != "md":
+            return None
+        return {} if self.temperature is None else {"temperature": self.temperature}
+
     def make(self, context: SamplerContext) -> Sampler:
         """The sampler with a process of its own. Raises SettingsError for `data` that cannot be read."""
         from aims_pax.models.gp.soap import require_featomic
@@ -109,9 +115,8 @@ class GPRSamplerSettings(SamplerSettings):
         if self.moves == "md":
             from aims_pax.samplers.kinds.md import MDSampler
 
-            changes = {} if self.temperature is None else {"temperature": self.temperature}
             inner = MDSampler(
-                context.potential(), lambda s: context.md_of(s).model_copy(update=changes),
+                context.potential(), lambda s: context.md_of(s).model_copy(update=self.dynamics()),
                 self.skip_step or context.skip_step, self.label, context.stop, continues=True,
             )  # fmt: skip
         return MostUncertainSampler(

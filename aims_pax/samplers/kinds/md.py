@@ -184,7 +184,8 @@ class MDSampler:
     def _begin(self, system: System, md: Any, rng: np.random.Generator) -> MDState:
         from aims_pax.md import MDState, temperature_at
 
-        reason = system.refuses_constant_pressure() if str(md.stat_ensemble).upper() == "NPT" else None
+        at_pressure = str(md.stat_ensemble).upper() == "NPT"
+        reason = system.refuses_dynamics() or (system.refuses_constant_pressure() if at_pressure else None)
         if reason is not None:
             raise SamplingError(reason)
         temperature = temperature_at(md, 0, self._length)

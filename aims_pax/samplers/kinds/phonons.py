@@ -13,7 +13,7 @@ from aims_pax.frames import Frame
 from aims_pax.potential import Potential
 from aims_pax.sampler import Sample, Sampler, SamplingError
 from aims_pax.samplers.force_constants import force_constants
-from aims_pax.samplers.normal_modes import AMPLITUDES, Modes, Window, displacements, modes
+from aims_pax.samplers.normal_modes import AMPLITUDES, Modes, Window, displacements, modes, small_vibrations
 from aims_pax.samplers.relax import relax
 from aims_pax.settings.augment import OptionalReal
 from aims_pax.settings.fields import Flag, Real, key
@@ -45,7 +45,11 @@ class PhononSettings(SamplerSettings):
     double_precision: ClassVar[bool] = True
 
     temperature: OptionalReal = key(None, "Temperature (K); `None`: that of MD.", **TEMPERATURE)
-    freq_min_THz: Real = key(0.1, "Modes must be faster than this (THz).", possible="[0, 1000]")
+    freq_min_THz: Real = key(
+        0.1,
+        "Modes must be faster than this (THz). One that moves an atom by more than 0.5 Å is not harmonic and left out.",
+        possible="[0, 1000]",
+    )
     freq_max_THz: OptionalReal = key(
         None, "Modes must be slower than this (THz); `None`: all.", possible="(0, 1e4]"
     )
@@ -139,7 +143,7 @@ class PhononSampler:
         if self.relaxed:
             frame = relax(frame, self.potential, fmax=self.fmax, check=self._check)
         constants = force_constants(frame, self.potential, distance=self.distance, check=self._check)
-        return modes(constants, window=self.window)
+        return small_vibrations(modes(constants, window=self.window), self.temperature)
 
     def _check(self) -> None:
         if self.stop():

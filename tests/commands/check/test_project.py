@@ -328,7 +328,9 @@ def test_fewer_trajectories_than_geometries_is_a_warning(folder):
 def test_a_molecule_in_an_npt_run_is_said_to_move_in_nvt(folder):
     project = with_key(GEOMETRY.replace("NVT", "NPT"), "MD", "barostat: npt")
     said = warnings(folder, project, with_key(MACE, "GENERAL", "compute_stress: True"))
-    assert any("MD.stat_ensemble: geometry is not periodic: NVT is used" in w for w in said)
+    assert any(
+        "MD.stat_ensemble: geometry is not periodic in three directions: NVT is used" in w for w in said
+    )
     assert any("GENERAL.compute_stress: has no effect" in w for w in said)
 
 

@@ -1,6 +1,7 @@
 """What a run refuses before its first label, `check` refuses too, in the same words."""
 
 import sys
+from dataclasses import replace
 
 import ase.io
 import numpy as np
@@ -202,3 +203,11 @@ def test_models_that_do_not_know_the_elements(tmp_path):
     )
     with pytest.raises(SettingsError, match="the models do not know Kr"):
         trial_labels.check_verdict(checked_settings(folder))
+
+
+def test_a_geometry_whose_atoms_are_all_fixed(tmp_path):
+    frame = replace(worlds.water(), fixed=np.ones((3, 3), bool))
+    both(
+        write_project(tmp_path, systems={"frozen": frame}),
+        "frozen: all atoms are fixed, so that none can move",
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -157,3 +158,9 @@ def test_a_crystal_is_sampled_at_constant_pressure():
     solid = System("solid", crystal(1, 5.2))
     samples = sampled(LennardJones(), systems=[*SYSTEMS, solid], md_of=lambda s: npt("MTK", 40, taup=50.0))
     assert [np.array_equal(s.frame.cell, solid.frame.cell) for s in samples[2::3]] == [False, False]
+
+
+def test_a_system_without_an_atom_that_can_move_is_refused():
+    frozen = System("frozen", replace(cluster(3), fixed=np.ones((3, 3), bool)))
+    with pytest.raises(SamplingError, match="frozen: all atoms are fixed"):
+        next(MDSampler(LennardJones(), lambda _: langevin(), 1).sample([frozen], 1, np.random.default_rng(0)))
