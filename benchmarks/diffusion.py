@@ -186,8 +186,10 @@ def case_lj13(seed: int, steps: int = 5000) -> dict[str, Any]:
             wasserstein(pair_distances(y), pair_distances(reference)),
             spent,
         )
+        found[f"icosahedra_{n_steps}"] = int((lj(lj_relaxed(y))[0] < lowest + 1e-3).sum())
+        ode = positions_of(t.samples(start, 100, Generating(sampler="heun_ode", steps=n_steps)))
+        found[f"w1_ode_{n_steps}"] = wasserstein(pair_distances(ode), pair_distances(reference))
         if n_steps == 40:
-            found["icosahedra"] = int((lj(lj_relaxed(y))[0] < lowest + 1e-3).sum())
             found["overlaps"] = float((pair_distances(y).min(1) < 2.5).mean())
             found["memorised"] = memorised_fraction(graphs, t.train, t.held)
             found["shorter_than_3"] = float((pair_distances(y).min(1) < 3.0).mean())
