@@ -272,6 +272,18 @@ def scheduler_command(
         raise Refused(f"{words[0]}: timed out after {COMMAND_TIMEOUT:g} s", passing=True) from None
 
 
+def submitted_job(command: str, output: str, pattern: str) -> str:
+    """The job id in the last line that has this form; sites add lines of their own. Raises Refused if there is none.
+
+    >>> submitted_job("qsub", "charged to: mine\\n17.server\\n", r"(\\d+\\S*)")
+    '17.server'
+    """
+    found = [m[1] for line in output.splitlines() if (m := re.fullmatch(pattern, line.strip(), re.ASCII))]
+    if not found:
+        raise Refused(f"{command}: no job id in its output: {' '.join(output.split()) or 'nothing'}")
+    return found[-1]
+
+
 def check_version(words: Sequence[str], key: str, pattern: str, title: str) -> None:
     """Raise SetupError unless this command prints a version that belongs to this scheduler."""
     try:

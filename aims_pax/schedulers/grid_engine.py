@@ -25,6 +25,7 @@ from aims_pax.schedulers.base import (
     check_version,
     redirection,
     scheduler_command,
+    submitted_job,
 )
 from aims_pax.schedulers.grid_engine_header import (
     SYNTAX,
@@ -83,7 +84,7 @@ class GridEngine(Scheduler):
     # ------------------------------------------------------------ jobs
 
     def submit(self, script: Path, header: str) -> str:
-        return self._run("qsub", "-terse", str(script)).strip().split("\n")[-1]
+        return submitted_job("qsub", self._run("qsub", "-terse", str(script)), r"(\d+)")
 
     def states(self, jobs: Iterable[str]) -> dict[str, JobState]:
         asked = set(jobs)

@@ -26,6 +26,7 @@ from aims_pax.schedulers.base import (
     clock_seconds,
     redirection,
     scheduler_command,
+    submitted_job,
 )
 from aims_pax.schedulers.header_lines import HeaderOption, HeaderSyntax, refuse, replaced, resources
 
@@ -83,7 +84,7 @@ class PBSPro(Scheduler):
     # ------------------------------------------------------------ jobs
 
     def submit(self, script: Path, header: str) -> str:
-        return self._run("qsub", str(script)).strip().split("\n")[-1]
+        return submitted_job("qsub", self._run("qsub", str(script)), r"(\d+\S*)")
 
     def states(self, jobs: Iterable[str]) -> dict[str, JobState]:
         asked = sorted(set(jobs))

@@ -21,6 +21,7 @@ from aims_pax.schedulers.base import (
     Scheduler,
     option_number,
     scheduler_command,
+    submitted_job,
 )
 from aims_pax.schedulers.slurm_header import block_walltime, option, sbatch_options, without_options
 
@@ -33,11 +34,12 @@ PASSING = re.compile(
 )
 PHASES = {
     "PENDING": Phase.WAITING, "CONFIGURING": Phase.WAITING, "REQUEUED": Phase.WAITING,
-    "REQUEUE_FED": Phase.WAITING, "REQUEUE_HOLD": Phase.WAITING, "SUSPENDED": Phase.HELD,
-    "COMPLETING": Phase.ENDING,
+    "REQUEUE_FED": Phase.WAITING, "REQUEUE_HOLD": Phase.HELD, "RESV_DEL_HOLD": Phase.HELD,
+    "SUSPENDED": Phase.HELD, "STOPPED": Phase.HELD,
+    "COMPLETING": Phase.ENDING, "STAGE_OUT": Phase.ENDING,
     "COMPLETED": Phase.COMPLETED, "CANCELLED": Phase.CANCELLED, "REVOKED": Phase.CANCELLED,
     "TIMEOUT": Phase.TIMEOUT, "DEADLINE": Phase.TIMEOUT, "PREEMPTED": Phase.TIMEOUT,
-    "BOOT_FAIL": Phase.FAILED, "SPECIAL_EXIT": Phase.FAILED,
+    "BOOT_FAIL": Phase.FAILED, "LAUNCH_FAILED": Phase.FAILED, "SPECIAL_EXIT": Phase.FAILED,
     "FAILED": Phase.FAILED, "NODE_FAIL": Phase.FAILED, "OUT_OF_MEMORY": Phase.FAILED,
 }  # fmt: skip
 # options of a block that aims-PAX sets, also if they come from the environment: see `own_lines`
@@ -51,14 +53,17 @@ WRITTEN = {
     "time",
     "requeue",
     "no-requeue",
-}  # set in the script of a block
-REPLACED = {"job-name", "output", "error", "open-mode", "requeue"}  # worth a warning
+    "signal",  # before the walltime: it would kill FHI-aims, and its structure would count as failed
+}  # set in the script of a block, or removed from it
+REPLACED = {"job-name", "output", "error", "open-mode", "requeue", "signal"}  # worth a warning
 REFUSED = {
     "array": "a block is one job",
     "wait": "sbatch would not return before the block has ended",
     "test-only": "sbatch would submit nothing",
     "clusters": "blocks run on the cluster that squeue shows here",
     "wrap": "a block runs aims-PAX's workers",
+    "quiet": "sbatch would not print the id of the block",
+    "time-min": "Slurm could end a block long before its --time",
 }
 VARIABLES = {"time": "TIMELIMIT", "array": "ARRAY_INX", "mem": "MEM_PER_NODE", "switches": "REQ_SWITCH"}
 # variables of the job, step or MPI process in which this process runs, and defaults of squeue and scancel, which
@@ -97,7 +102,7 @@ class Slurm(Scheduler):
     def submit(self, script: Path, header: str) -> str:
         environment = clean_environment(sbatch_options(header))
         answer = self._run("sbatch", "--parsable", str(script), environment=environment)
-        return answer.strip().split("\n")[-1].split(";")[0]
+        return submitted_job("sbatch", answer, r"(\d+)(;\S+)?")
 
     def states(self, jobs: Iterable[str]) -> dict[str, JobState]:
         asked = sorted(set(jobs))

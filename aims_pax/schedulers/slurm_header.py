@@ -51,7 +51,7 @@ def sbatch_options(header: str) -> dict[str, str]:
 
 
 def sbatch_lines(header: str) -> list[str]:
-    """The `#SBATCH` lines before the first command. Raises ValueError for later ones, which Slurm ignores."""
+    """The `#SBATCH` lines before the first command. Raises ValueError for later and indented ones, which Slurm ignores."""
     lines, command = [], None
     for line in header.splitlines():
         if line.startswith("#SBATCH"):
@@ -60,6 +60,10 @@ def sbatch_lines(header: str) -> list[str]:
                     f"{line!r} comes after the command {command!r}, where Slurm does not read it; move it up"
                 )
             lines.append(line)
+        elif line.lstrip().startswith("#SBATCH"):
+            raise ValueError(
+                f"{line!r} does not begin with #SBATCH, and Slurm does not read it; remove the indentation"
+            )
         elif line.strip() and not line.lstrip().startswith("#"):
             command = line.strip()
     return lines

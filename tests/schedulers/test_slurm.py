@@ -9,7 +9,7 @@ import pytest
 from aims_pax.engine.interrupts import remaining_walltime
 from aims_pax.schedulers.base import Phase
 from aims_pax.schedulers.registry import known_schedulers
-from aims_pax.schedulers.slurm import clean_environment, refused
+from aims_pax.schedulers.slurm import clean_environment, job_state, refused
 
 SLURM = known_schedulers()["slurm"]
 
@@ -93,6 +93,21 @@ def test_a_header_with_its_own_nodes_or_without_a_time_gets_none_of_ours():
     assert not [line for line in own("") if "--time" in line]
     assert "#SBATCH --time=1-02:03:04" in own("#SBATCH --time=1-02:03:04")
     assert "#SBATCH --time=UNLIMITED" in own("#SBATCH --time=UNLIMITED")
+
+
+def test_a_signal_before_the_walltime_would_kill_calculations_and_is_not_asked_for():
+    header = "#SBATCH --signal=USR1@300 --time=60\n#SBATCH -n 4\n"
+    assert SLURM.read_header(header).replaced == ("--signal",)
+    assert "signal" not in "\n".join(SLURM.script_head(header, "p.1", Path("/runs/p.1"), 1))
+
+
+@pytest.mark.parametrize(
+    ("word", "phase"),
+    [("RESV_DEL_HOLD", Phase.HELD), ("REQUEUE_HOLD", Phase.HELD), ("STOPPED", Phase.HELD),
+     ("STAGE_OUT", Phase.ENDING), ("LAUNCH_FAILED", Phase.FAILED)],
+)  # fmt: skip
+def test_a_job_that_will_not_run_by_itself_does_not_count_as_running(word, phase):
+    assert job_state(word).phase == phase
 
 
 def test_an_error_of_srun_itself_is_told_from_one_of_its_program():
