@@ -212,8 +212,7 @@ class Scheduler(ABC):
 
     def allocation_slots(self, launch: str, environment: Mapping[str, str]) -> int:
         """How many launch commands can run at the same time in our own job."""
-        tasks = option_number(launch, "-n", "-np", "--ntasks") or 1
-        return max(1, (self.allotted_cores(environment) or 1) // tasks)
+        return launch_slots(launch, self.allotted_cores(environment) or 1)
 
     def step_environment(self, environment: Mapping[str, str], shared: bool) -> dict[str, str]:
         """The environment for launch commands inside a job. shared: several run at the same time.
@@ -302,16 +301,46 @@ def redirection(files: Path) -> str:
     return f"exec >>{shlex.quote(f'{files}.out')} 2>>{shlex.quote(f'{files}.err')}"
 
 
-def option_number(command: str, *options: str) -> int | None:
-    """The number after one of these options.
+TASKS = ("-n", "-np", "--np", "--ntasks")
+ALL_CORES = {
+    "mpirun",
+    "mpiexec",
+    "mpiexec.hydra",
+    "orterun",
+    "prun",
+    "ibrun",
+}  # without a number of processes
+LAUNCHERS = ALL_CORES | {"srun", "aprun", "jsrun"}
 
-    >>> option_number("mpirun -np 4 aims.x", "-n", "-np"), option_number("srun --ntasks=8 a", "--ntasks")
+
+def launch_slots(launch: str, cores: int) -> int:
+    """How many of these launch commands fill the cores; an MPI launcher without a number takes all of them.
+
+    >>> commands = ("mpirun -np 4 a", "mpirun --np 8 a", "mpirun a", "mpirun -np $N a", "aims.x")
+    >>> [launch_slots(command, 16) for command in commands]
+    [4, 2, 1, 1, 16]
+    """
+    tasks = option_number(launch, *TASKS) or (cores if takes_all_cores(launch) else 1)
+    return max(1, cores // tasks)
+
+
+def takes_all_cores(launch: str) -> bool:
+    """Whether a command uses an MPI launcher, which starts one process per core if it is given no number."""
+    return not ALL_CORES.isdisjoint(re.split(r"[\s/;&|()'\"]+", launch))
+
+
+def option_number(command: str, *options: str) -> int | None:
+    """The number after one of these options of the launcher, or of the whole command if it has none.
+
+    >>> option_number("nice -n 19 mpirun -np 4 aims.x", "-n", "-np"), option_number("srun --ntasks=8 a", "--ntasks")
     (4, 8)
     """
     try:
         words = shlex.split(command)
     except ValueError:
         words = command.split()
+    names = [word.rsplit("/", 1)[-1] for word in words]
+    words = words[next((i for i, name in enumerate(names) if name in LAUNCHERS), 0) :]
     for i, word in enumerate(words):
         for option in options:
             rest = word.removeprefix(option).removeprefix("=") if word.startswith(option) else None

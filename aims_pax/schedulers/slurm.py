@@ -13,6 +13,7 @@ from pathlib import Path
 
 from aims_pax.errors import SetupError
 from aims_pax.schedulers.base import (
+    TASKS,
     BlockHeader,
     JobState,
     NamedJob,
@@ -22,6 +23,7 @@ from aims_pax.schedulers.base import (
     option_number,
     scheduler_command,
     submitted_job,
+    takes_all_cores,
 )
 from aims_pax.schedulers.slurm_header import block_walltime, option, sbatch_options, without_options
 
@@ -194,13 +196,16 @@ class Slurm(Scheduler):
 
     def allocation_slots(self, launch: str, environment: Mapping[str, str]) -> int:
         """>>> job = {"SLURM_JOB_ID": "7", "SLURM_JOB_CPUS_PER_NODE": "16(x2)", "SLURM_NTASKS": "32"}
-        >>> launches = ("srun -n 8 aims.x", "srun -n 4 -c 4 aims.x", "srun aims.x")
+        >>> launches = ("srun -n 8 a", "srun -n 4 -c 4 a", "srun -N 1 --ntasks-per-node=8 a", "srun a")
         >>> [Slurm().allocation_slots(launch, job) for launch in launches]
-        [4, 2, 1]
+        [4, 2, 4, 1]
         """
         written = environment.get("SLURM_JOB_CPUS_PER_NODE") or environment.get("SLURM_CPUS_ON_NODE") or "1"
         cpus = sum(int(n) * int(times or 1) for n, times in re.findall(r"(\d+)(?:\(x(\d+)\))?", written))
-        tasks = option_number(launch, "-n", "--ntasks", "-np") or int(environment.get("SLURM_NTASKS", 1))
+        per_node = option_number(launch, "--ntasks-per-node", "--tasks-per-node") or 0
+        nodes = option_number(launch, "-N", "--nodes") or int(environment.get("SLURM_JOB_NUM_NODES", 1))
+        default = int(environment.get("SLURM_NTASKS", cpus if takes_all_cores(launch) else 1))
+        tasks = option_number(launch, *TASKS) or per_node * nodes or default
         each = option_number(launch, "-c", "--cpus-per-task") or int(
             environment.get("SLURM_CPUS_PER_TASK", 1)
         )

@@ -51,7 +51,7 @@ def sbatch_options(header: str) -> dict[str, str]:
 
 
 def sbatch_lines(header: str) -> list[str]:
-    """The `#SBATCH` lines before the first command. Raises ValueError for later and indented ones, which Slurm ignores."""
+    """The `#SBATCH` lines before the first command. Raises ValueError for others, which Slurm ignores."""
     lines, command = [], None
     for line in header.splitlines():
         if line.startswith("#SBATCH"):

@@ -232,7 +232,8 @@ class ClusterSettings(_Headers):
     )
     max_workers: OptionalWhole = key(
         None,
-        "Reference calculations that run at the same time on this machine; `None`: as many as there are cores.",
+        "Reference calculations that run at the same time on this machine; `None`: as many as its cores allow for "
+        "the MPI processes of `launch_str`.",
         possible="[1, inf)",
         plausible="[1, 1024]",
     )

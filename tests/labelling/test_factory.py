@@ -173,6 +173,20 @@ def test_inside_a_slurm_job_the_allocation_decides_how_many_run(tmp_path):
     assert (executor.kind, executor.capacity) == ("threads", 4)
 
 
+@pytest.mark.parametrize(
+    ("launch", "capacity"),
+    [("aims.x", 16), ("mpirun -np 4 aims.x", 4), ("nice -n 19 mpirun --np 4 aims.x", 4), ("mpirun aims.x", 1),
+     ("mpirun -np 32 aims.x", 1)],
+)  # fmt: skip
+def test_calculations_on_one_machine_do_not_need_more_cores_than_it_has(
+    tmp_path, monkeypatch, launch, capacity
+):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(16)))
+    monkeypatch.setattr("aims_pax.schedulers.usable_cores.cpu_quotas", lambda *_: [])
+    told = aims_project(tmp_path, type="local", launch_str=f"{launch} > aims.out")
+    assert executor_of(told, reference_of(told), {}).capacity == capacity
+
+
 def test_control_files_are_paired_with_geometries(tmp_path, caplog):
     told = aims_project(tmp_path)
     (tmp_path / "periodic.in").write_text(worlds.CONTROL_PERIODIC)

@@ -112,7 +112,9 @@ def test_lines_that_a_site_adds_do_not_hide_the_id_of_a_job_and_without_an_id_th
 ):
     script = tmp_path / "p.ab12.1"
     script.write_text("#!/bin/sh\n")
-    identifier = {"pbs": "17.server", "lsf": "Job <17> is submitted to queue <normal>."}.get(scheduler.name, "17")
+    identifier = {"pbs": "17.server", "lsf": "Job <17> is submitted to queue <normal>."}.get(
+        scheduler.name, "17"
+    )
     commands(**{scheduler.submitter: f"checking quotas\n{identifier}\ncharged to: mine\n"})
     assert scheduler.submit(script, "") == ("17.server" if scheduler.name == "pbs" else "17")
     commands(**{scheduler.submitter: ""})

@@ -95,6 +95,16 @@ def test_a_header_with_its_own_nodes_or_without_a_time_gets_none_of_ours():
     assert "#SBATCH --time=UNLIMITED" in own("#SBATCH --time=UNLIMITED")
 
 
+@pytest.mark.parametrize(
+    ("launch", "slots"),
+    [("srun -N 1 --ntasks-per-node=16 aims.x", 4), ("srun --ntasks-per-node=32 aims.x", 1),
+     ("mpirun --np 16 aims.x", 4), ("mpirun aims.x", 1), ("nice -n 19 srun -n 32 aims.x", 2)],
+)  # fmt: skip
+def test_processes_of_a_launch_command_are_counted_however_it_gives_them(launch, slots):
+    job = {"SLURM_JOB_ID": "7", "SLURM_JOB_CPUS_PER_NODE": "32(x2)", "SLURM_JOB_NUM_NODES": "2"}
+    assert SLURM.allocation_slots(launch, job) == slots
+
+
 def test_a_signal_before_the_walltime_would_kill_calculations_and_is_not_asked_for():
     header = "#SBATCH --signal=USR1@300 --time=60\n#SBATCH -n 4\n"
     assert SLURM.read_header(header).replaced == ("--signal",)
