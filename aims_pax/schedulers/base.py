@@ -229,6 +229,10 @@ class Scheduler(ABC):
         """Whether the standard error of a launch command shows that the scheduler did not start the program."""
         return False
 
+    def ended_program(self, errors: str) -> bool:
+        """Whether the standard error of a launch command shows that the scheduler ended the program or lost its node."""
+        return False
+
     def launcher_outputs(self, words: Sequence[str]) -> list[str]:
         """Files to which its launcher writes the standard output of a program, from the words of the command."""
         return []

@@ -76,6 +76,9 @@ NO_STEP = re.compile(
     r"|connect failure|socket timed out|zero bytes|temporarily disabled)",
     re.IGNORECASE,
 )
+ENDED_STEP = re.compile(
+    r"CANCELLED AT \S+ DUE TO (TIME LIMIT|PREEMPTION|NODE FAILURE|JOB REQUEUE)|srun: error: Node failure on"
+)
 
 
 class Slurm(Scheduler):
@@ -223,6 +226,9 @@ class Slurm(Scheduler):
 
     def launch_failed(self, errors: str) -> bool:
         return NO_STEP.search(errors) is not None
+
+    def ended_program(self, errors: str) -> bool:
+        return ENDED_STEP.search(errors) is not None
 
     def launcher_outputs(self, words: Sequence[str]) -> list[str]:
         """srun -o FILE, -oFILE, --output FILE, --output=FILE."""

@@ -127,6 +127,13 @@ def test_an_error_of_srun_itself_is_told_from_one_of_its_program():
     assert not SLURM.launch_failed("aims.x: connection failure of an atom")
 
 
+def test_a_step_that_slurm_ends_is_told_from_one_that_fails_by_itself():
+    assert SLURM.ended_program("srun: error: Node failure on n12")
+    assert SLURM.ended_program("*** STEP 7.3 ON n12 CANCELLED AT 2026-11-27T03:04:05 DUE TO TIME LIMIT ***")
+    own = "*** STEP 7.3 ON n12 CANCELLED AT 2026-11-27T03:04:05 ***"  # after MPI_Abort, too
+    assert not SLURM.ended_program(own)
+
+
 def test_a_job_that_squeue_does_not_list_has_ended_and_others_keep_their_state(commands):
     called = commands(squeue="7 RUNNING\n9 SUSPENDED\n")
     states = SLURM.states(["9", "7", "8", "7"])

@@ -64,9 +64,8 @@ log = logging.getLogger(__name__)
 
 SCHEDULER_AWAY = 600.0  # s for which to try again when a scheduler does not start a program
 SCHEDULER_PAUSE = 5.0  # s between two attempts
-NOT_BEGUN = (
-    0.34  # cost, so that a frame is tried three times: the program may also hang before its first line
-)
+# cost, so that a frame is tried three times: the program may also hang before its first line, or a step be too short
+NOT_BEGUN = 0.34
 NO_LINE = "the program has printed nothing: {} did not start it in time, or it hangs"
 
 
@@ -319,9 +318,12 @@ def _check_end(text: str, code: int, folder: Path, launch: str) -> None:
         found := re.search(r"execve\(\): .*", _read(folder / "aims.err"))
     ):  # a launcher's exit code is 2
         raise SetupError(f"CLUSTER.launch_str: {launch!r} cannot be run: {found[0]}")
+    said = _read(folder / "aims.err") + "\n" + text[-4000:]
+    if code != 0 and GOODBYE not in text and any(s.ended_program(said) for s in known_schedulers().values()):
+        raise WorkerDied(f"the scheduler ended the program: {_tail(folder, text)}", NOT_BEGUN)
     if not converged(text):  # also where the output ends normally
         raise NotConverged("the self-consistency cycle did not converge")
-    full = out_of_space(_read(folder / "aims.err") + "\n" + text[-4000:])
+    full = out_of_space(said)
     if full is not None and (code != 0 or GOODBYE not in text):
         raise SetupError(f"CLUSTER.calc_dir: {folder.parent}: {full}; free space or make it writable")
     if code != 0:

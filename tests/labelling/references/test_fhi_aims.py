@@ -282,6 +282,16 @@ def test_a_program_that_slurm_never_starts_is_no_failure_of_its_frame(reference,
     assert not list((tmp_path / "calc").rglob("*.tar.gz"))
 
 
+@pytest.mark.parametrize("cause", ["NODE FAILURE, SEE SLURMCTLD LOG FOR DETAILS", "PREEMPTION"])
+def test_a_program_that_slurm_ends_is_no_failure_of_its_frame(reference, tmp_path, cause):
+    says = f"echo 'slurmstepd: error: *** STEP 7.3 ON n12 CANCELLED AT 2026-11-27T03:04:05 DUE TO {cause} ***' >&2"
+    ended = replace(reference(), launch=f"echo begun > aims.out; {says}; exit 143")
+    with pytest.raises(WorkerDied, match=cause) as raised:
+        ended.label(worlds.dimer("Cu", 2.6))
+    assert 0 < raised.value.cost < 0.5  # tried three times
+    assert not list((tmp_path / "calc").rglob("*.tar.gz"))
+
+
 def test_a_missing_stress_names_the_numerical_one(reference):
     periodic = reference(text=worlds.CONTROL_PERIODIC, stress=True)
     frame = worlds.crystal()
