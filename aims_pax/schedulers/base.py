@@ -230,7 +230,7 @@ class Scheduler(ABC):
         return False
 
     def ended_program(self, errors: str) -> bool:
-        """Whether the standard error of a launch command shows that the scheduler ended the program or lost its node."""
+        """Whether standard error of a launch command shows that the scheduler ended the program or lost its node."""
         return False
 
     def launcher_outputs(self, words: Sequence[str]) -> list[str]:

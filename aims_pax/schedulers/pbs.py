@@ -56,6 +56,7 @@ PASSING = re.compile(
     r"would exceed .*limit|too many|try again|temporarily|premature end of message|invalid credential",
     re.IGNORECASE,
 )
+NO_HISTORY = re.compile(r"not configured to maintain job history", re.IGNORECASE)
 FORGOTTEN = re.compile(r"unknown job ?id|job has finished", re.IGNORECASE)
 
 
@@ -90,7 +91,13 @@ class PBSPro(Scheduler):
         asked = sorted(set(jobs))
         if not asked:
             return {}
-        found = {job: pbs_state(entry) for job, entry in self._listed("-x", *asked).items()}
+        try:
+            listed = self._listed("-x", *asked)
+        except Refused as error:
+            if not NO_HISTORY.search(str(error)):
+                raise
+            listed = self._listed(*asked)
+        found = {job: pbs_state(entry) for job, entry in listed.items()}
         return {job: found.get(job, JobState(Phase.COMPLETED, "gone")) for job in asked}
 
     def jobs_named(self, part: str) -> dict[str, NamedJob]:

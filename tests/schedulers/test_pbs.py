@@ -33,6 +33,14 @@ def test_a_job_that_is_not_known_any_more_has_ended_and_may_be_cancelled(schedul
         scheduler.cancel(["7.server"])
 
 
+def test_where_no_job_history_is_kept_jobs_that_are_not_listed_have_ended(scheduler, commands):
+    program = commands(qstat=pbs(j7={"job_state": "R"})).parent / "bin" / "qstat"
+    refusal = "echo 'qstat: PBS is not configured to maintain job history' >&2; exit 153"
+    program.write_text(f"#!/bin/sh\ncase $* in *-x*) {refusal};; esac\n/bin/cat {program}.out\n")
+    found = scheduler.states(["7.server", "8.server"])
+    assert [s.phase for s in found.values()] == [Phase.RUNNING, Phase.COMPLETED]
+
+
 def test_a_deleted_job_was_cancelled_whatever_its_exit_code():
     assert pbs_state({"job_state": "F", "substate": 91, "Exit_status": 271}).phase == Phase.CANCELLED
     assert pbs_state({"job_state": "F", "substate": 92}).phase == Phase.COMPLETED
