@@ -155,6 +155,8 @@ class GridEngine(Scheduler):
         )
 
     def own_lines(self, header: str, name: str, files: Path, nodes: int) -> list[str]:
+        # many queues run a script in csh unless it says otherwise
+        shell = [] if any(option.name == "S" for option in qsub_options(header)) else ["#$ -S /bin/bash"]
         # not -o and -e: they interpret : , and $ in a path, and the job would stay in the queue in an error state if
         # a node does not have the folder
         return [
@@ -162,6 +164,7 @@ class GridEngine(Scheduler):
             "#$ -r n",  # otherwise it could be rerun under the same id
             "#$ -o /dev/null",
             "#$ -e /dev/null",
+            *shell,
             redirection(files),  # allowed here: #$ lines after commands are read, too
         ]
 

@@ -92,3 +92,32 @@ def test_training_has_a_profile_with_either_type():
 def test_a_wrong_profile_is_refused(profile, said):
     with pytest.raises(ValidationError, match=said):
         ClusterSettings(training=profile)
+
+
+@pytest.mark.parametrize(
+    ("key", "header"),
+    [("slurm_str", "#!/bin/tcsh\n#SBATCH --time=10"), ("sge_str", "#$ -cwd -S /bin/csh"),
+     ("pbs_str", "#!/usr/bin/env fish")],
+)  # fmt: skip
+def test_the_script_of_a_block_is_one_for_bash(key, header):
+    with pytest.raises(ValidationError, match="is one for bash"):
+        ClusterSettings(**{key: header})
+    ClusterSettings(slurm_str="#!/bin/bash -l\n#SBATCH --time=10  # like csh")
+
+
+@pytest.mark.parametrize("path", ["$SCRATCH/calc", "/ptmp/${USER}/calc"])
+def test_a_variable_in_a_path_would_be_the_name_of_a_folder(path):
+    with pytest.raises(ValidationError, match="is not replaced here; write the path itself"):
+        ClusterSettings(calc_dir=path)
+    for key in ("run_dir", "function_dir"):
+        with pytest.raises(ValidationError, match="is not replaced here"):
+            ClusterSettings(parsl_options={**OPTIONS, key: path})
+
+
+def test_a_block_has_time_to_start_before_its_first_calculation():
+    header = "#SBATCH --time=1:00:00"
+    with pytest.raises(ValidationError, match="workers start in the first 60 s"):
+        ClusterSettings(parsl_options=OPTIONS, slurm_str=header, job_time_limit=3480)
+    assert (
+        ClusterSettings(parsl_options=OPTIONS, slurm_str=header, job_time_limit=3420).job_time_limit == 3420
+    )
