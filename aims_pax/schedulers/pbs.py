@@ -186,12 +186,36 @@ def pbs_jobs(text: str) -> dict[str, dict[str, Any]]:
     if not text.strip():
         return {}
     try:
-        found = json.loads(text, strict=False).get(
-            "Jobs", {}
-        )  # some versions do not escape tabs in Variable_List
+        found = _loaded(text).get("Jobs", {})
     except ValueError as error:
         raise Refused(f"qstat: its output is not JSON: {error}", passing=True) from error
     return found if isinstance(found, dict) else {}
+
+
+def _loaded(text: str) -> Any:
+    """The object of a JSON text. Variables and names of any user's job may make it invalid: see _repaired."""
+    try:
+        return json.loads(text, strict=False)  # some versions do not escape tabs in Variable_List
+    except ValueError:
+        return json.loads(_repaired(text), strict=False)
+
+
+def _repaired(text: str) -> str:
+    r"""A JSON text of qstat without its known mistakes: github.com/openpbs/openpbs 1255, 2049, 2603.
+
+    >>> print(_repaired('"A":007,\n"B":.5,\n"C":12,\n"D":"it\\\'s"'))
+    "A":"007",
+    "B":".5",
+    "C":12,
+    "D":"it's"
+    """
+    text = re.sub(r"\\(.)", lambda m: m[0] if m[1] in '"\\/bfnrtu' else m[1], text)
+    return re.sub(r'^(\s*"[^"]*"\s*:\s*)([-+.\w]+)(?=,?\s*$)', _quoted_unless_valid, text, flags=re.MULTILINE)
+
+
+def _quoted_unless_valid(found: re.Match[str]) -> str:
+    valid = re.fullmatch(r"-?(0|[1-9]\d*)(\.\d+)?([eE][-+]?\d+)?|true|false|null", found[2], re.ASCII)
+    return found[0] if valid else f'{found[1]}"{found[2]}"'
 
 
 def pbs_state(entry: Mapping[str, Any]) -> JobState:

@@ -333,7 +333,7 @@ class ClusterSettings(_Headers):
         if limit > block - reserve(block) - startup(block):
             raise ValueError(
                 f"{limit:g} s do not fit into a block of {block:g} s ({scheduler.header_key}): its workers start in "
-                f"the first {startup(block):g} s, and the last {reserve(block):g} s are reserved; lengthen the block or "
-                "lower the limit"
+                f"the first {startup(block):g} s, and the last {reserve(block):g} s are reserved; lengthen the block "
+                "or lower the limit"
             )
         return limit
