@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 KINDS = ("inline", "threads", "htex")  # of executors on one machine
+NO_WALLTIME = (
+    "%s sets no walltime: when the queue's own limit ends a block, its calculations are cut off and begin again; set "
+    "it, e.g. %s"
+)
 UNTESTED = (
     "%s: written from its manuals and tested on recorded outputs; it has not run on a real cluster yet. Try a small "
     "run first, and report what does not work"
@@ -156,6 +160,8 @@ def _blocks(settings: LabellingSettings, scheduler: Scheduler) -> Executor:
         log.warning("%s; %s is used", said, scheduler.header_key)
     if header.replaced:
         log.warning("%s: %s: set by aims-PAX for its blocks, not used", place, ", ".join(header.replaced))
+    if header.walltime is None:
+        log.warning(NO_WALLTIME, place, scheduler.example)
     run_dir = settings.path(options.run_dir or settings.path(settings.misc.log_dir) / "parsl")
     blocks = Blocks(
         scheduler=scheduler,

@@ -99,8 +99,12 @@ class HeaderSyntax:
 
     def written(self, option: HeaderOption) -> str:
         """An option on a line of its own, quoted where needed."""
-        words = [w if re.fullmatch(r"[^\s\"'#]+", w) else f'"{w}"' for w in option.arguments]
+        words = [w if re.fullmatch(r"[^\s\"'#]+", w) else _in_quotes(w) for w in option.arguments]
         return f"{self.directive} {' '.join([f'-{option.name}', *words])}"
+
+
+def _in_quotes(word: str) -> str:
+    return f"'{word}'" if '"' in word else f'"{word}"'
 
 
 def refuse(options: Iterable[HeaderOption], refused: Mapping[str, str]) -> None:

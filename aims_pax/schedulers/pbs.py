@@ -136,9 +136,15 @@ class PBSPro(Scheduler):
         options = self._options(header)
         refuse(options, REFUSED)
         for option in options:
-            if option.name == "W" and re.search(r"(^|,)block=true", option.value):
+            if option.name == "W" and re.search(
+                r"(^|,)block=(true|t|yes|y|1)(,|$)", option.value, re.IGNORECASE
+            ):
                 raise ValueError("qsub would not return before the block has ended: remove -W block=true")
         asked = resources(option.value for option in options if option.name == "l")
+        if "min_walltime" in asked:
+            raise ValueError(
+                "PBS could end a block long before its walltime: remove min_walltime, set walltime"
+            )
         limit = asked.get("walltime")
         return BlockHeader(
             None if limit is None else clock_seconds(limit),

@@ -138,6 +138,16 @@ def test_what_cannot_run_on_slurm_says_so(tmp_path, changes, said):
         executor_of(told, reference_of(told))
 
 
+def test_a_header_without_a_walltime_is_warned_of(tmp_path, caplog):
+    told = aims_project(tmp_path, **{**SLURM, "slurm_str": "#SBATCH -N 2"})
+    executor_of(told, reference_of(told))
+    assert "CLUSTER.slurm_str sets no walltime" in caplog.text
+    caplog.clear()
+    told = aims_project(tmp_path, **SLURM)
+    executor_of(told, reference_of(told))
+    assert "sets no walltime" not in caplog.text
+
+
 OTHERS = {
     "sge": "#$ -l h_rt=24:00:00 -pe smp 8\n#$ -o mine\n",
     "pbs": "#PBS -l walltime=24:00:00 -l select=1:ncpus=8\n#PBS -o mine\n",

@@ -91,3 +91,15 @@ def test_options_come_before_the_first_command_which_sends_the_output_elsewhere(
     assert made[:3] == ["#!/bin/bash", "#PBS -N x", "#PBS -q short"]
     assert made[3] == "exec >>/runs/x.out 2>>/runs/x.err"
     assert made[4:] == ["module load a", "# a remark"]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("-l min_walltime=1:00:00,max_walltime=9:00:00", "remove min_walltime"),
+        ("-W block=True", "block=true"),
+    ],
+)
+def test_blocks_whose_end_is_not_known_or_that_qsub_waits_for_are_refused(scheduler, line, said):
+    with pytest.raises(ValueError, match=said):
+        scheduler.read_header(f"#PBS {line}")
