@@ -11,6 +11,8 @@ import re
 import shlex
 from collections.abc import Iterator
 
+from aims_pax.schedulers.header_lines import refuse_joined
+
 # letter → long name
 LETTERS = {
     "a": "array", "A": "account", "b": "begin", "B": "extra-node-info", "c": "cpus-per-task", "C": "constraint",
@@ -54,6 +56,7 @@ def sbatch_lines(header: str) -> list[str]:
     """The `#SBATCH` lines before the first command. Raises ValueError for others, which Slurm ignores."""
     lines, command = [], None
     for line in header.splitlines():
+        refuse_joined(line, "#SBATCH")
         if line.startswith("#SBATCH"):
             if command is not None:
                 raise ValueError(

@@ -317,6 +317,15 @@ class ClusterSettings(_Headers):
             )
         return header
 
+    @field_validator("worker_str", mode="after")
+    @classmethod
+    def _no_header(cls, commands: str | None, info: ValidationInfo) -> str | None:
+        scheduler = known_schedulers().get(info.data.get("type", ""))
+        for line in (commands or "").splitlines():
+            if scheduler is not None and line.lstrip().startswith(scheduler.directive):
+                raise ValueError(f"{line.strip()!r} belongs to the header: move it to {scheduler.header_key}")
+        return commands
+
     @field_validator("job_time_limit", mode="after")
     @classmethod
     def _fits_a_block(cls, limit: float, info: ValidationInfo) -> float:

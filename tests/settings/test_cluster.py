@@ -121,3 +121,20 @@ def test_a_block_has_time_to_start_before_its_first_calculation():
     assert (
         ClusterSettings(parsl_options=OPTIONS, slurm_str=header, job_time_limit=3420).job_time_limit == 3420
     )
+
+
+@pytest.mark.parametrize(
+    ("key", "header"),
+    [("slurm_str", "#!/bin/bash -l #SBATCH --time=10"), ("slurm_str", "#SBATCH --time=10 #SBATCH -N 2"),
+     ("sge_str", "#$ -cwd #$ -l h_rt=60"), ("pbs_str", "#PBS -q short #PBS -l walltime=60")],
+)  # fmt: skip
+def test_lines_of_a_header_that_yaml_has_joined_are_refused(key, header):
+    with pytest.raises(ValidationError, match="several lines in one"):
+        ClusterSettings(**{key: header})
+    ClusterSettings(slurm_str="#SBATCH -N 2 # was: #SBATCH -N 1\n# #SBATCH --mem=2G\n##SBATCH -t 5")
+
+
+def test_header_lines_among_the_commands_of_a_worker_would_not_be_read():
+    with pytest.raises(ValidationError, match="belongs to the header: move it to slurm_str"):
+        ClusterSettings(worker_str="module load x\n  #SBATCH --mem=3G")
+    ClusterSettings(type="local", worker_str="#SBATCH --mem=3G\n# a remark")
