@@ -238,12 +238,11 @@ class Scheduler(ABC):
         return []
 
 
-# Open MPI 4 and 5, Intel MPI
-UNBOUND = {
-    "OMPI_MCA_hwloc_base_binding_policy": "none",
-    "PRTE_MCA_hwloc_default_binding_policy": "none",
-    "I_MPI_PIN": "0",
-}
+OPEN_MPI_UNBOUND = (
+    "OMPI_MCA_hwloc_base_binding_policy",
+    "PRTE_MCA_hwloc_default_binding_policy",
+)  # versions 4, 5
+UNBOUND = {**dict.fromkeys(OPEN_MPI_UNBOUND, "none"), "I_MPI_PIN": "0"}  # Intel MPI
 
 
 def scheduler_command(

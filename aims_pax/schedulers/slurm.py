@@ -13,6 +13,7 @@ from pathlib import Path
 
 from aims_pax.errors import SetupError
 from aims_pax.schedulers.base import (
+    OPEN_MPI_UNBOUND,
     TASKS,
     BlockHeader,
     JobState,
@@ -71,6 +72,11 @@ VARIABLES = {"time": "TIMELIMIT", "array": "ARRAY_INX", "mem": "MEM_PER_NODE", "
 # variables of the job, step or MPI process in which this process runs, and defaults of squeue and scancel, which
 # could hide jobs or make scancel wait for confirmation
 OF_JOBS = ("SLURM_", "SLURMD_", "SQUEUE_", "SCANCEL_", "SRUN_", "PMI_", "PMIX_", "PMI2_", "OMPI_", "PRTE_")
+OF_USERS = (
+    "OMPI_MCA_",
+    "PRTE_MCA_",
+    "PMIX_MCA_",
+)  # options of Open MPI, unless mpirun has set them for this process
 NO_STEP = re.compile(
     r"srun: .*(unable to (confirm allocation|contact slurm controller|create step)|connection failure"
     r"|connect failure|socket timed out|zero bytes|temporarily disabled)",
@@ -222,6 +228,8 @@ class Slurm(Scheduler):
             for name in ("SLURM_MEM_PER_CPU", "SLURM_MEM_PER_GPU"):
                 result.pop(name, None)
             result.update(SLURM_EXACT="1", SLURM_MEM_PER_NODE="0")
+            for name in OPEN_MPI_UNBOUND:  # for mpirun; srun binds the ranks of its step itself
+                result.setdefault(name, "none")
         return result
 
     def launch_failed(self, errors: str) -> bool:
@@ -262,10 +270,11 @@ def clean_environment(written: Iterable[str] = ()) -> dict[str, str]:
     written: long names of options in the block's header, which variables would override.
     """
     ours = {_variable(name) for name in (*OURS, *written)}
+    kept = ("SLURM_CONF",) if "OMPI_COMM_WORLD_SIZE" in os.environ else ("SLURM_CONF", *OF_USERS)
     return {
         name: value
         for name, value in os.environ.items()
-        if name == "SLURM_CONF" or not (name in ours or name.startswith(OF_JOBS))
+        if name.startswith(kept) or not (name in ours or name.startswith(OF_JOBS))
     }
 
 

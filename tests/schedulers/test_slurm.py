@@ -39,6 +39,14 @@ def test_steps_share_a_job_only_when_they_must():
     shared = SLURM.step_environment(job, True)
     assert (shared["SLURM_EXACT"], shared["SLURM_MEM_PER_NODE"]) == ("1", "0")
     assert "SLURM_MEM_PER_CPU" not in shared
+    assert shared["OMPI_MCA_hwloc_base_binding_policy"] == "none"  # or all mpirun would use the first cores
+
+
+def test_options_of_open_mpi_reach_blocks_unless_an_mpirun_has_set_them(monkeypatch):
+    monkeypatch.setenv("OMPI_MCA_pml", "ucx")
+    assert clean_environment()["OMPI_MCA_pml"] == "ucx"
+    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "4")
+    assert not [name for name in clean_environment() if name.startswith("OMPI_")]
 
 
 @pytest.mark.parametrize(

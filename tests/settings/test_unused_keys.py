@@ -159,7 +159,9 @@ def test_processes_that_a_gpu_has_no_use_for_are_warned_of(tmp_path, profiles, u
 
 
 def test_on_blocks_the_time_limit_of_a_calculator_decides_when_they_take_no_more_work(tmp_path):
-    header = "type: slurm\n  calc_dir: c\n  worker_str: x\n  project_name: y\n  slurm_str: '#SBATCH --time=600'"
+    header = (
+        "type: slurm\n  calc_dir: c\n  worker_str: x\n  project_name: y\n  slurm_str: '#SBATCH --time=600'"
+    )
     options = "parsl_options: {nodes_per_block: 1, init_blocks: 1, min_blocks: 0, max_blocks: 1, label: l}"
     given = with_key(PROJECT, "CLUSTER", f"{header}\n  {options}\n  job_time_limit: 600")
     assert not [w for w in read(tmp_path, given).warnings if "job_time_limit" in w]
