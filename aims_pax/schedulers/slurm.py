@@ -78,8 +78,8 @@ OF_USERS = (
     "PMIX_MCA_",
 )  # options of Open MPI, unless mpirun has set them for this process
 NO_STEP = re.compile(
-    r"srun: .*(unable to (confirm allocation|contact slurm controller|create step)|connection failure"
-    r"|connect failure|socket timed out|zero bytes|temporarily disabled)",
+    r"srun: .*(unable to (confirm allocation|contact slurm controller|create step(?!.*more processors))"
+    r"|connection failure|connect failure|socket timed out|zero bytes|temporarily disabled)",
     re.IGNORECASE,
 )
 ENDED_STEP = re.compile(

@@ -66,6 +66,10 @@ SCHEDULER_AWAY = 600.0  # s for which to try again when a scheduler does not sta
 SCHEDULER_PAUSE = 5.0  # s between two attempts
 # cost, so that a frame is tried three times: the program may also hang before its first line, or a step be too short
 NOT_BEGUN = 0.34
+# no such program (the launcher's exit code is 2), or more processes than the job has cores
+CANNOT_RUN = re.compile(
+    r"execve\(\): .*|More processors requested than permitted|There are not enough slots available in the system.*"
+)
 NO_LINE = "the program has printed nothing: {} did not start it in time, or it hangs"
 
 
@@ -314,9 +318,7 @@ def _check_end(text: str, code: int, folder: Path, launch: str) -> None:
         raise SetupError(
             f"CLUSTER.launch_str: {launch!r} cannot be run: {_tail(folder) or f'exit code {code}'}"
         )
-    if code != 0 and (
-        found := re.search(r"execve\(\): .*", _read(folder / "aims.err"))
-    ):  # a launcher's exit code is 2
+    if code != 0 and (found := CANNOT_RUN.search(_read(folder / "aims.err"))):
         raise SetupError(f"CLUSTER.launch_str: {launch!r} cannot be run: {found[0]}")
     said = _read(folder / "aims.err") + "\n" + text[-4000:]
     if code != 0 and GOODBYE not in text and any(s.ended_program(said) for s in known_schedulers().values()):

@@ -282,6 +282,17 @@ def test_a_program_that_slurm_never_starts_is_no_failure_of_its_frame(reference,
     assert not list((tmp_path / "calc").rglob("*.tar.gz"))
 
 
+@pytest.mark.parametrize(
+    "error",
+    ["srun: error: Unable to create step for job 7: More processors requested than permitted",
+     "There are not enough slots available in the system to satisfy the 64"],
+)  # fmt: skip
+def test_more_processes_than_a_job_has_cores_end_the_run_at_once(reference, error):
+    large = replace(reference(), launch=f"echo '{error}' >&2; exit 1")
+    with pytest.raises(SetupError, match=r"CLUSTER.launch_str: .* cannot be run"):
+        large.label(worlds.dimer("Cu", 2.6))
+
+
 @pytest.mark.parametrize("cause", ["NODE FAILURE, SEE SLURMCTLD LOG FOR DETAILS", "PREEMPTION"])
 def test_a_program_that_slurm_ends_is_no_failure_of_its_frame(reference, tmp_path, cause):
     says = f"echo 'slurmstepd: error: *** STEP 7.3 ON n12 CANCELLED AT 2026-11-27T03:04:05 DUE TO {cause} ***' >&2"
