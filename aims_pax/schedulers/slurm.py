@@ -270,11 +270,11 @@ def clean_environment(written: Iterable[str] = ()) -> dict[str, str]:
     written: long names of options in the block's header, which variables would override.
     """
     ours = {_variable(name) for name in (*OURS, *written)}
-    kept = ("SLURM_CONF",) if "OMPI_COMM_WORLD_SIZE" in os.environ else ("SLURM_CONF", *OF_USERS)
+    needed = ("SLURM_CONF",) if "OMPI_COMM_WORLD_SIZE" in os.environ else ("SLURM_CONF", *OF_USERS)
     return {
         name: value
         for name, value in os.environ.items()
-        if name.startswith(kept) or not (name in ours or name.startswith(OF_JOBS))
+        if name.startswith(needed) or not (name in ours or name.startswith(OF_JOBS))
     }
 
 

@@ -178,7 +178,7 @@ class SchedulerBlocks(ClusterProvider):
         elif time.monotonic() - self._silent_since > SILENT:
             self._silent_since = time.monotonic()
             log.warning(
-                "%s has not told the states of blocks for %.0f min, so blocks that have ended are not replaced: %s",
+                "%s has not reported the states of blocks for %.0f min, so blocks that have ended are not replaced: %s",
                 self.scheduler.title, SILENT / 60, error,
             )  # fmt: skip
 

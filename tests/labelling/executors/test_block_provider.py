@@ -139,9 +139,9 @@ def test_a_scheduler_that_does_not_tell_the_states_for_minutes_is_warned_of(prov
     job = made.submit("x", 1)
     made.scheduler.answer = Refused("squeue: no such option")
     states(made, job)
-    assert "has not told the states" not in caplog.text
+    assert "has not reported the states" not in caplog.text
     states(made, job)
-    assert "Slurm has not told the states of blocks for 0 min" in caplog.text
+    assert "Slurm has not reported the states of blocks for 0 min" in caplog.text
     assert "squeue: no such option" in caplog.text
 
 
