@@ -70,6 +70,10 @@ NOT_BEGUN = 0.34
 CANNOT_RUN = re.compile(
     r"execve\(\): .*|More processors requested than permitted|There are not enough slots available in the system.*"
 )
+TERMINATED = (
+    -signal.SIGTERM,
+    128 + signal.SIGTERM,
+)  # exit codes; schedulers send it, a program that fails does not
 NO_LINE = "the program has printed nothing: {} did not start it in time, or it hangs"
 
 
@@ -321,8 +325,11 @@ def _check_end(text: str, code: int, folder: Path, launch: str) -> None:
     if code != 0 and (found := CANNOT_RUN.search(_read(folder / "aims.err"))):
         raise SetupError(f"CLUSTER.launch_str: {launch!r} cannot be run: {found[0]}")
     said = _read(folder / "aims.err") + "\n" + text[-4000:]
-    if code != 0 and GOODBYE not in text and any(s.ended_program(said) for s in known_schedulers().values()):
-        raise WorkerDied(f"the scheduler ended the program: {_tail(folder, text)}", NOT_BEGUN)
+    ended = code in TERMINATED or any(s.ended_program(said) for s in known_schedulers().values())
+    if code != 0 and GOODBYE not in text and ended:
+        raise WorkerDied(
+            f"the program was ended from outside ({_exit(code)}): {_tail(folder, text)}", NOT_BEGUN
+        )
     if not converged(text):  # also where the output ends normally
         raise NotConverged("the self-consistency cycle did not converge")
     full = out_of_space(said)
