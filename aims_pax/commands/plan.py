@@ -7,7 +7,6 @@ The cost of active learning depends on the uncertainty of the models, so it is g
 from __future__ import annotations
 
 import math
-import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -23,12 +22,11 @@ from aims_pax.core.rules import ExploreRules, InitialRules
 from aims_pax.core.stop_rule import FEWEST_AUDITS
 from aims_pax.core.threshold import WARM_UP
 from aims_pax.core.work import Labelled, RunSampler, RunTraining, Sampled, Trained
+from aims_pax.labelling.factory import places_here
 from aims_pax.models.kinds import kind_of_run
 from aims_pax.parallel.core_allocation import moving_processes, processes
 from aims_pax.potentials.baseline import Baseline
 from aims_pax.report.tolerant_readers import structure_headers
-from aims_pax.schedulers.registry import own_scheduler
-from aims_pax.schedulers.usable_cores import cores
 from aims_pax.settings import Settings
 from aims_pax.settings.geometries import read_geometries
 from aims_pax.settings.mace import FROM_REFERENCE
@@ -420,9 +418,8 @@ def _system(system: System, settings: Settings) -> dict[str, Any]:
 def _cluster(settings: Settings) -> dict[str, Any]:
     c = settings.cluster
     if c.scheduler is None or c.parsl_options is None:
-        own = own_scheduler() if settings.reference.type == "aims" else None
-        places = cores() if own is None else own.allocation_slots(c.launch_str or "", os.environ)
-        return {"type": c.type, "at_once": 1 if c.executor == "inline" else c.max_workers or places}
+        at_once = 1 if c.executor == "inline" else c.max_workers or places_here(settings)
+        return {"type": c.type, "at_once": at_once}
     o = c.parsl_options
     return {
         "type": c.type, "blocks": [o.min_blocks, o.max_blocks], "nodes_a_block": o.nodes_per_block,

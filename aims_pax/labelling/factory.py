@@ -16,7 +16,7 @@ from aims_pax.labelling.executors.base import Executor
 from aims_pax.labelling.executors.inline import InlineExecutor
 from aims_pax.labelling.references.ase_calculator import CalculatorReference
 from aims_pax.labelling.references.fhi_aims import AimsReference
-from aims_pax.schedulers.base import Scheduler
+from aims_pax.schedulers.base import Scheduler, launch_slots
 from aims_pax.schedulers.registry import known_schedulers, own_scheduler
 from aims_pax.schedulers.usable_cores import cores
 from aims_pax.settings.callables import Wanted, odd_arguments
@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 KINDS = ("inline", "threads", "htex")  # of executors on one machine
+NO_WALLTIME = (
+    "%s sets no walltime: when the queue's own limit ends a block, its calculations are cut off and begin again; set "
+    "it, e.g. %s"
+)
 UNTESTED = (
     "%s: written from its manuals and tested on recorded outputs; it has not run on a real cluster yet. Try a small "
     "run first, and report what does not work"
@@ -104,8 +108,7 @@ def executor_of(
     if kind == "auto":
         kind = "threads" if reference.quick else "htex"
     own = own_scheduler(environment) if isinstance(reference, AimsReference) else None
-    places = cores() if own is None else own.allocation_slots(cluster.launch_str or "", environment)
-    workers = cluster.max_workers or places
+    workers = cluster.max_workers or places_here(settings, environment)
     run_dir = settings.path(settings.misc.log_dir) / "parsl"
     log.info("reference calculations: %s, %d at once", kind, 1 if kind == "inline" else workers)
     here = _at_login(environment) if cluster.max_workers is None and kind != "inline" else None
@@ -118,6 +121,14 @@ def executor_of(
     if own is not None:
         log.info("inside %s job %s: calculations run in it", own.title, own.own_job(environment))
     return make_executor(kind, workers, run_dir, settings.folder)
+
+
+def places_here(settings: LabellingSettings, environment: Mapping[str, str] = os.environ) -> int:
+    """How many calculations have room on this machine, or in the job that this process runs in."""
+    if settings.reference.type == "calculator":
+        return cores()
+    launch, own = settings.cluster.launch_str or "", own_scheduler(environment)
+    return launch_slots(launch, cores()) if own is None else own.allocation_slots(launch, environment)
 
 
 def _at_login(environment: Mapping[str, str]) -> Scheduler | None:
@@ -149,6 +160,8 @@ def _blocks(settings: LabellingSettings, scheduler: Scheduler) -> Executor:
         log.warning("%s; %s is used", said, scheduler.header_key)
     if header.replaced:
         log.warning("%s: %s: set by aims-PAX for its blocks, not used", place, ", ".join(header.replaced))
+    if header.walltime is None:
+        log.warning(NO_WALLTIME, place, scheduler.example)
     run_dir = settings.path(options.run_dir or settings.path(settings.misc.log_dir) / "parsl")
     blocks = Blocks(
         scheduler=scheduler,

@@ -9,6 +9,7 @@ from aims_pax.schedulers.usable_cores import cores
 
 if TYPE_CHECKING:
     from aims_pax.settings import Settings
+    from aims_pax.settings.cluster import DynamicsProfile, TrainingProfile
 
 
 def processes(settings: Settings, members: int) -> int:
@@ -25,7 +26,7 @@ def processes(settings: Settings, members: int) -> int:
     if profile is not None and profile.workers is not None:
         return min(profile.workers, members)
     own = cores()
-    places = len(devices) if devices else own if own > 1 else 0
+    places = len(devices) if devices else max(1, own // _threads(profile)) if own > 1 else 0
     return min(places, members)
 
 
@@ -38,5 +39,10 @@ def moving_processes(settings: Settings, members: int, trajectories: int) -> int
     profile = settings.cluster.dynamics
     if profile is not None and profile.workers is not None:
         return min(profile.workers, trajectories)
-    left = cores() - processes(settings, members)
-    return max(1, min(left, trajectories))
+    left = cores() - processes(settings, members) * _threads(settings.cluster.training)
+    return max(1, min(left // _threads(profile), trajectories))
+
+
+def _threads(profile: TrainingProfile | DynamicsProfile | None) -> int:
+    """Threads of each process."""
+    return 1 if profile is None else profile.threads

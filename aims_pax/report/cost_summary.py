@@ -16,7 +16,7 @@ from aims_pax.report.forecast import PARTS, comparison_rows
 from aims_pax.report.formatting import DOING, STAGES, compact, duration, format_number, milli, plural
 from aims_pax.report.run_record import Epoch, RunRecord
 from aims_pax.report.run_verdict import run_verdict
-from aims_pax.schedulers.base import Scheduler, option_number
+from aims_pax.schedulers.base import TASKS, Scheduler, option_number
 from aims_pax.schedulers.registry import known_schedulers
 
 IDLE = {"paused": "paused", "stopped": "stopped in between"}  # spans that are not working time
@@ -93,7 +93,7 @@ def processes_of_label(launch: str, scheduler: Scheduler | None, header: str, no
 
     nodes: of a job whose header does not give them.
     """
-    if (total := option_number(launch, "-n", "-np", "--np", "--ntasks")) is not None:
+    if (total := option_number(launch, *TASKS)) is not None:
         return total
     try:
         known = None if scheduler is None else scheduler.read_header(header)

@@ -212,8 +212,7 @@ class Scheduler(ABC):
 
     def allocation_slots(self, launch: str, environment: Mapping[str, str]) -> int:
         """How many launch commands can run at the same time in our own job."""
-        tasks = option_number(launch, "-n", "-np", "--ntasks") or 1
-        return max(1, (self.allotted_cores(environment) or 1) // tasks)
+        return launch_slots(launch, self.allotted_cores(environment) or 1)
 
     def step_environment(self, environment: Mapping[str, str], shared: bool) -> dict[str, str]:
         """The environment for launch commands inside a job. shared: several run at the same time.
@@ -230,17 +229,20 @@ class Scheduler(ABC):
         """Whether the standard error of a launch command shows that the scheduler did not start the program."""
         return False
 
+    def ended_program(self, errors: str) -> bool:
+        """Whether standard error of a launch command shows that the scheduler ended the program or lost its node."""
+        return False
+
     def launcher_outputs(self, words: Sequence[str]) -> list[str]:
         """Files to which its launcher writes the standard output of a program, from the words of the command."""
         return []
 
 
-# Open MPI 4 and 5, Intel MPI
-UNBOUND = {
-    "OMPI_MCA_hwloc_base_binding_policy": "none",
-    "PRTE_MCA_hwloc_default_binding_policy": "none",
-    "I_MPI_PIN": "0",
-}
+OPEN_MPI_UNBOUND = (
+    "OMPI_MCA_hwloc_base_binding_policy",
+    "PRTE_MCA_hwloc_default_binding_policy",
+)  # versions 4, 5
+UNBOUND = {**dict.fromkeys(OPEN_MPI_UNBOUND, "none"), "I_MPI_PIN": "0"}  # Intel MPI
 
 
 def scheduler_command(
@@ -272,6 +274,18 @@ def scheduler_command(
         raise Refused(f"{words[0]}: timed out after {COMMAND_TIMEOUT:g} s", passing=True) from None
 
 
+def submitted_job(command: str, output: str, pattern: str) -> str:
+    """The job id in the last line that has this form; sites add lines of their own. Raises Refused if there is none.
+
+    >>> submitted_job("qsub", "charged to: mine\\n17.server\\n", r"(\\d+\\S*)")
+    '17.server'
+    """
+    found = [m[1] for line in output.splitlines() if (m := re.fullmatch(pattern, line.strip(), re.ASCII))]
+    if not found:
+        raise Refused(f"{command}: no job id in its output: {' '.join(output.split()) or 'nothing'}")
+    return found[-1]
+
+
 def check_version(words: Sequence[str], key: str, pattern: str, title: str) -> None:
     """Raise SetupError unless this command prints a version that belongs to this scheduler."""
     try:
@@ -290,16 +304,46 @@ def redirection(files: Path) -> str:
     return f"exec >>{shlex.quote(f'{files}.out')} 2>>{shlex.quote(f'{files}.err')}"
 
 
-def option_number(command: str, *options: str) -> int | None:
-    """The number after one of these options.
+TASKS = ("-n", "-np", "--np", "--ntasks")
+ALL_CORES = {
+    "mpirun",
+    "mpiexec",
+    "mpiexec.hydra",
+    "orterun",
+    "prun",
+    "ibrun",
+}  # without a number of processes
+LAUNCHERS = ALL_CORES | {"srun", "aprun", "jsrun"}
 
-    >>> option_number("mpirun -np 4 aims.x", "-n", "-np"), option_number("srun --ntasks=8 a", "--ntasks")
+
+def launch_slots(launch: str, cores: int) -> int:
+    """How many of these launch commands fill the cores; an MPI launcher without a number takes all of them.
+
+    >>> commands = ("mpirun -np 4 a", "mpirun --np 8 a", "mpirun a", "mpirun -np $N a", "aims.x")
+    >>> [launch_slots(command, 16) for command in commands]
+    [4, 2, 1, 1, 16]
+    """
+    tasks = option_number(launch, *TASKS) or (cores if takes_all_cores(launch) else 1)
+    return max(1, cores // tasks)
+
+
+def takes_all_cores(launch: str) -> bool:
+    """Whether a command uses an MPI launcher, which starts one process per core if it is given no number."""
+    return not ALL_CORES.isdisjoint(re.split(r"[\s/;&|()'\"]+", launch))
+
+
+def option_number(command: str, *options: str) -> int | None:
+    """The number after one of these options of the launcher, or of the whole command if it has none.
+
+    >>> option_number("nice -n 19 mpirun -np 4 aims.x", "-n", "-np"), option_number("srun --ntasks=8 a", "--ntasks")
     (4, 8)
     """
     try:
         words = shlex.split(command)
     except ValueError:
         words = command.split()
+    names = [word.rsplit("/", 1)[-1] for word in words]
+    words = words[next((i for i, name in enumerate(names) if name in LAUNCHERS), 0) :]
     for i, word in enumerate(words):
         for option in options:
             rest = word.removeprefix(option).removeprefix("=") if word.startswith(option) else None

@@ -25,6 +25,7 @@ from aims_pax.schedulers.base import (
     check_version,
     redirection,
     scheduler_command,
+    submitted_job,
 )
 from aims_pax.schedulers.grid_engine_header import (
     SYNTAX,
@@ -83,7 +84,7 @@ class GridEngine(Scheduler):
     # ------------------------------------------------------------ jobs
 
     def submit(self, script: Path, header: str) -> str:
-        return self._run("qsub", "-terse", str(script)).strip().split("\n")[-1]
+        return submitted_job("qsub", self._run("qsub", "-terse", str(script)), r"(\d+)")
 
     def states(self, jobs: Iterable[str]) -> dict[str, JobState]:
         asked = set(jobs)
@@ -154,6 +155,8 @@ class GridEngine(Scheduler):
         )
 
     def own_lines(self, header: str, name: str, files: Path, nodes: int) -> list[str]:
+        # many queues run a script in csh unless it says otherwise
+        shell = [] if any(option.name == "S" for option in qsub_options(header)) else ["#$ -S /bin/bash"]
         # not -o and -e: they interpret : , and $ in a path, and the job would stay in the queue in an error state if
         # a node does not have the folder
         return [
@@ -161,6 +164,7 @@ class GridEngine(Scheduler):
             "#$ -r n",  # otherwise it could be rerun under the same id
             "#$ -o /dev/null",
             "#$ -e /dev/null",
+            *shell,
             redirection(files),  # allowed here: #$ lines after commands are read, too
         ]
 

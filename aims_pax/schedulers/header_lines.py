@@ -42,6 +42,7 @@ class HeaderSyntax:
         found: list[str] = []
         first = None  # command
         for line in header.splitlines():
+            refuse_joined(line, self.directive)
             if line.startswith(self.directive):
                 if first is not None and not self.anywhere:
                     raise ValueError(
@@ -99,8 +100,19 @@ class HeaderSyntax:
 
     def written(self, option: HeaderOption) -> str:
         """An option on a line of its own, quoted where needed."""
-        words = [w if re.fullmatch(r"[^\s\"'#]+", w) else f'"{w}"' for w in option.arguments]
+        words = [w if re.fullmatch(r"[^\s\"'#]+", w) else _in_quotes(w) for w in option.arguments]
         return f"{self.directive} {' '.join([f'-{option.name}', *words])}"
+
+
+def refuse_joined(line: str, directive: str) -> None:
+    """Raise ValueError for lines of a header that YAML has joined into one: the scheduler would read the first only."""
+    ours = re.escape(directive)
+    if re.match(rf"(#!|{ours})[^#]*\s{ours}[\s-]", line):
+        raise ValueError(f"{line!r}: several lines in one; begin the text with | instead of > or quotes")
+
+
+def _in_quotes(word: str) -> str:
+    return f"'{word}'" if '"' in word else f'"{word}"'
 
 
 def refuse(options: Iterable[HeaderOption], refused: Mapping[str, str]) -> None:

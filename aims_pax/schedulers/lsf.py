@@ -31,7 +31,7 @@ WITH_ARGUMENT = """
 FLAGS = "ar B datachk H hl I Ip IS ISp ISs Is IX K N Ne r rn ti tty ul x XF Zs"
 ARGUMENTS = {**dict.fromkeys(WITH_ARGUMENT.split(), 1), **dict.fromkeys(FLAGS.split(), 0)}
 SYNTAX = HeaderSyntax("#BSUB", "bsub", ARGUMENTS, {})
-OURS = {"J", "o", "oo", "e", "eo", "r", "rn"}
+OURS = {"J", "o", "oo", "e", "eo", "r", "rn", "wa", "wt"}  # wa, wt: a warning signal would kill the reference
 NO_TERMINAL = "a block has no terminal"
 REFUSED = {
     **dict.fromkeys(("I", "Ip", "IS", "ISp", "ISs", "Is", "IX", "tty", "XF"), NO_TERMINAL),

@@ -26,6 +26,7 @@ from aims_pax.schedulers.base import (
     clock_seconds,
     redirection,
     scheduler_command,
+    submitted_job,
 )
 from aims_pax.schedulers.header_lines import HeaderOption, HeaderSyntax, refuse, replaced, resources
 
@@ -55,6 +56,7 @@ PASSING = re.compile(
     r"would exceed .*limit|too many|try again|temporarily|premature end of message|invalid credential",
     re.IGNORECASE,
 )
+NO_HISTORY = re.compile(r"not configured to maintain job history", re.IGNORECASE)
 FORGOTTEN = re.compile(r"unknown job ?id|job has finished", re.IGNORECASE)
 
 
@@ -83,13 +85,19 @@ class PBSPro(Scheduler):
     # ------------------------------------------------------------ jobs
 
     def submit(self, script: Path, header: str) -> str:
-        return self._run("qsub", str(script)).strip().split("\n")[-1]
+        return submitted_job("qsub", self._run("qsub", str(script)), r"(\d+\S*)")
 
     def states(self, jobs: Iterable[str]) -> dict[str, JobState]:
         asked = sorted(set(jobs))
         if not asked:
             return {}
-        found = {job: pbs_state(entry) for job, entry in self._listed("-x", *asked).items()}
+        try:
+            listed = self._listed("-x", *asked)
+        except Refused as error:
+            if not NO_HISTORY.search(str(error)):
+                raise
+            listed = self._listed(*asked)
+        found = {job: pbs_state(entry) for job, entry in listed.items()}
         return {job: found.get(job, JobState(Phase.COMPLETED, "gone")) for job in asked}
 
     def jobs_named(self, part: str) -> dict[str, NamedJob]:
@@ -128,9 +136,15 @@ class PBSPro(Scheduler):
         options = self._options(header)
         refuse(options, REFUSED)
         for option in options:
-            if option.name == "W" and re.search(r"(^|,)block=true", option.value):
+            if option.name == "W" and re.search(
+                r"(^|,)block=(true|t|yes|y|1)(,|$)", option.value, re.IGNORECASE
+            ):
                 raise ValueError("qsub would not return before the block has ended: remove -W block=true")
         asked = resources(option.value for option in options if option.name == "l")
+        if "min_walltime" in asked:
+            raise ValueError(
+                "PBS could end a block long before its walltime: remove min_walltime, set walltime"
+            )
         limit = asked.get("walltime")
         return BlockHeader(
             None if limit is None else clock_seconds(limit),
@@ -178,12 +192,36 @@ def pbs_jobs(text: str) -> dict[str, dict[str, Any]]:
     if not text.strip():
         return {}
     try:
-        found = json.loads(text, strict=False).get(
-            "Jobs", {}
-        )  # some versions do not escape tabs in Variable_List
+        found = _loaded(text).get("Jobs", {})
     except ValueError as error:
         raise Refused(f"qstat: its output is not JSON: {error}", passing=True) from error
     return found if isinstance(found, dict) else {}
+
+
+def _loaded(text: str) -> Any:
+    """The object of a JSON text. Variables and names of any user's job may make it invalid: see _repaired."""
+    try:
+        return json.loads(text, strict=False)  # some versions do not escape tabs in Variable_List
+    except ValueError:
+        return json.loads(_repaired(text), strict=False)
+
+
+def _repaired(text: str) -> str:
+    r"""A JSON text of qstat without its known mistakes: github.com/openpbs/openpbs 1255, 2049, 2603.
+
+    >>> print(_repaired('"A":007,\n"B":.5,\n"C":12,\n"D":"it\\\'s"'))
+    "A":"007",
+    "B":".5",
+    "C":12,
+    "D":"it's"
+    """
+    text = re.sub(r"\\(.)", lambda m: m[0] if m[1] in '"\\/bfnrtu' else m[1], text)
+    return re.sub(r'^(\s*"[^"]*"\s*:\s*)([-+.\w]+)(?=,?\s*$)', _quoted_unless_valid, text, flags=re.MULTILINE)
+
+
+def _quoted_unless_valid(found: re.Match[str]) -> str:
+    valid = re.fullmatch(r"-?(0|[1-9]\d*)(\.\d+)?([eE][-+]?\d+)?|true|false|null", found[2], re.ASCII)
+    return found[0] if valid else f'{found[1]}"{found[2]}"'
 
 
 def pbs_state(entry: Mapping[str, Any]) -> JobState:

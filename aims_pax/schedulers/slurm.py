@@ -13,6 +13,8 @@ from pathlib import Path
 
 from aims_pax.errors import SetupError
 from aims_pax.schedulers.base import (
+    OPEN_MPI_UNBOUND,
+    TASKS,
     BlockHeader,
     JobState,
     NamedJob,
@@ -21,6 +23,8 @@ from aims_pax.schedulers.base import (
     Scheduler,
     option_number,
     scheduler_command,
+    submitted_job,
+    takes_all_cores,
 )
 from aims_pax.schedulers.slurm_header import block_walltime, option, sbatch_options, without_options
 
@@ -33,11 +37,12 @@ PASSING = re.compile(
 )
 PHASES = {
     "PENDING": Phase.WAITING, "CONFIGURING": Phase.WAITING, "REQUEUED": Phase.WAITING,
-    "REQUEUE_FED": Phase.WAITING, "REQUEUE_HOLD": Phase.WAITING, "SUSPENDED": Phase.HELD,
-    "COMPLETING": Phase.ENDING,
+    "REQUEUE_FED": Phase.WAITING, "REQUEUE_HOLD": Phase.HELD, "RESV_DEL_HOLD": Phase.HELD,
+    "SUSPENDED": Phase.HELD, "STOPPED": Phase.HELD,
+    "COMPLETING": Phase.ENDING, "STAGE_OUT": Phase.ENDING,
     "COMPLETED": Phase.COMPLETED, "CANCELLED": Phase.CANCELLED, "REVOKED": Phase.CANCELLED,
     "TIMEOUT": Phase.TIMEOUT, "DEADLINE": Phase.TIMEOUT, "PREEMPTED": Phase.TIMEOUT,
-    "BOOT_FAIL": Phase.FAILED, "SPECIAL_EXIT": Phase.FAILED,
+    "BOOT_FAIL": Phase.FAILED, "LAUNCH_FAILED": Phase.FAILED, "SPECIAL_EXIT": Phase.FAILED,
     "FAILED": Phase.FAILED, "NODE_FAIL": Phase.FAILED, "OUT_OF_MEMORY": Phase.FAILED,
 }  # fmt: skip
 # options of a block that aims-PAX sets, also if they come from the environment: see `own_lines`
@@ -51,23 +56,34 @@ WRITTEN = {
     "time",
     "requeue",
     "no-requeue",
-}  # set in the script of a block
-REPLACED = {"job-name", "output", "error", "open-mode", "requeue"}  # worth a warning
+    "signal",  # before the walltime: it would kill FHI-aims, and its structure would count as failed
+}  # set in the script of a block, or removed from it
+REPLACED = {"job-name", "output", "error", "open-mode", "requeue", "signal"}  # worth a warning
 REFUSED = {
     "array": "a block is one job",
     "wait": "sbatch would not return before the block has ended",
     "test-only": "sbatch would submit nothing",
     "clusters": "blocks run on the cluster that squeue shows here",
     "wrap": "a block runs aims-PAX's workers",
+    "quiet": "sbatch would not print the id of the block",
+    "time-min": "Slurm could end a block long before its --time",
 }
 VARIABLES = {"time": "TIMELIMIT", "array": "ARRAY_INX", "mem": "MEM_PER_NODE", "switches": "REQ_SWITCH"}
 # variables of the job, step or MPI process in which this process runs, and defaults of squeue and scancel, which
 # could hide jobs or make scancel wait for confirmation
 OF_JOBS = ("SLURM_", "SLURMD_", "SQUEUE_", "SCANCEL_", "SRUN_", "PMI_", "PMIX_", "PMI2_", "OMPI_", "PRTE_")
+OF_USERS = (
+    "OMPI_MCA_",
+    "PRTE_MCA_",
+    "PMIX_MCA_",
+)  # options of Open MPI, unless mpirun has set them for this process
 NO_STEP = re.compile(
-    r"srun: .*(unable to (confirm allocation|contact slurm controller|create step)|connection failure"
-    r"|connect failure|socket timed out|zero bytes|temporarily disabled)",
+    r"srun: .*(unable to (confirm allocation|contact slurm controller|create step(?!.*more processors))"
+    r"|connection failure|connect failure|socket timed out|zero bytes|temporarily disabled)",
     re.IGNORECASE,
+)
+ENDED_STEP = re.compile(
+    r"CANCELLED AT \S+ DUE TO (TIME LIMIT|PREEMPTION|NODE FAILURE|JOB REQUEUE)|srun: error: Node failure on"
 )
 
 
@@ -97,7 +113,7 @@ class Slurm(Scheduler):
     def submit(self, script: Path, header: str) -> str:
         environment = clean_environment(sbatch_options(header))
         answer = self._run("sbatch", "--parsable", str(script), environment=environment)
-        return answer.strip().split("\n")[-1].split(";")[0]
+        return submitted_job("sbatch", answer, r"(\d+)(;\S+)?")
 
     def states(self, jobs: Iterable[str]) -> dict[str, JobState]:
         asked = sorted(set(jobs))
@@ -189,13 +205,16 @@ class Slurm(Scheduler):
 
     def allocation_slots(self, launch: str, environment: Mapping[str, str]) -> int:
         """>>> job = {"SLURM_JOB_ID": "7", "SLURM_JOB_CPUS_PER_NODE": "16(x2)", "SLURM_NTASKS": "32"}
-        >>> launches = ("srun -n 8 aims.x", "srun -n 4 -c 4 aims.x", "srun aims.x")
+        >>> launches = ("srun -n 8 a", "srun -n 4 -c 4 a", "srun -N 1 --ntasks-per-node=8 a", "srun a")
         >>> [Slurm().allocation_slots(launch, job) for launch in launches]
-        [4, 2, 1]
+        [4, 2, 4, 1]
         """
         written = environment.get("SLURM_JOB_CPUS_PER_NODE") or environment.get("SLURM_CPUS_ON_NODE") or "1"
         cpus = sum(int(n) * int(times or 1) for n, times in re.findall(r"(\d+)(?:\(x(\d+)\))?", written))
-        tasks = option_number(launch, "-n", "--ntasks", "-np") or int(environment.get("SLURM_NTASKS", 1))
+        per_node = option_number(launch, "--ntasks-per-node", "--tasks-per-node") or 0
+        nodes = option_number(launch, "-N", "--nodes") or int(environment.get("SLURM_JOB_NUM_NODES", 1))
+        default = int(environment.get("SLURM_NTASKS", cpus if takes_all_cores(launch) else 1))
+        tasks = option_number(launch, *TASKS) or per_node * nodes or default
         each = option_number(launch, "-c", "--cpus-per-task") or int(
             environment.get("SLURM_CPUS_PER_TASK", 1)
         )
@@ -209,10 +228,15 @@ class Slurm(Scheduler):
             for name in ("SLURM_MEM_PER_CPU", "SLURM_MEM_PER_GPU"):
                 result.pop(name, None)
             result.update(SLURM_EXACT="1", SLURM_MEM_PER_NODE="0")
+            for name in OPEN_MPI_UNBOUND:  # for mpirun; srun binds the ranks of its step itself
+                result.setdefault(name, "none")
         return result
 
     def launch_failed(self, errors: str) -> bool:
         return NO_STEP.search(errors) is not None
+
+    def ended_program(self, errors: str) -> bool:
+        return ENDED_STEP.search(errors) is not None
 
     def launcher_outputs(self, words: Sequence[str]) -> list[str]:
         """srun -o FILE, -oFILE, --output FILE, --output=FILE."""
@@ -246,10 +270,11 @@ def clean_environment(written: Iterable[str] = ()) -> dict[str, str]:
     written: long names of options in the block's header, which variables would override.
     """
     ours = {_variable(name) for name in (*OURS, *written)}
+    needed = ("SLURM_CONF",) if "OMPI_COMM_WORLD_SIZE" in os.environ else ("SLURM_CONF", *OF_USERS)
     return {
         name: value
         for name, value in os.environ.items()
-        if name == "SLURM_CONF" or not (name in ours or name.startswith(OF_JOBS))
+        if name.startswith(needed) or not (name in ours or name.startswith(OF_JOBS))
     }
 
 

@@ -11,6 +11,8 @@ import re
 import shlex
 from collections.abc import Iterator
 
+from aims_pax.schedulers.header_lines import refuse_joined
+
 # letter → long name
 LETTERS = {
     "a": "array", "A": "account", "b": "begin", "B": "extra-node-info", "c": "cpus-per-task", "C": "constraint",
@@ -51,15 +53,20 @@ def sbatch_options(header: str) -> dict[str, str]:
 
 
 def sbatch_lines(header: str) -> list[str]:
-    """The `#SBATCH` lines before the first command. Raises ValueError for later ones, which Slurm ignores."""
+    """The `#SBATCH` lines before the first command. Raises ValueError for others, which Slurm ignores."""
     lines, command = [], None
     for line in header.splitlines():
+        refuse_joined(line, "#SBATCH")
         if line.startswith("#SBATCH"):
             if command is not None:
                 raise ValueError(
                     f"{line!r} comes after the command {command!r}, where Slurm does not read it; move it up"
                 )
             lines.append(line)
+        elif line.lstrip().startswith("#SBATCH"):
+            raise ValueError(
+                f"{line!r} does not begin with #SBATCH, and Slurm does not read it; remove the indentation"
+            )
         elif line.strip() and not line.lstrip().startswith("#"):
             command = line.strip()
     return lines

@@ -28,6 +28,7 @@ from aims_pax.settings.fields import (
     optional,
 )
 
+OTHER_SHELL = re.compile(r"^(#!|#(\$|PBS).*\s-S\s).*\b(csh|tcsh|fish)\b", re.MULTILINE)
 BATCH = "the type is a scheduler"
 BATCH_OR_AIMS = "the reference is FHI-aims or the type is a scheduler"
 HEADERS: Mapping[str, Scheduler] = {s.header_key: s for s in known_schedulers().values()}
@@ -62,6 +63,18 @@ def _seconds(value: object) -> float:
 def reserve(limit: float) -> float:
     """Seconds at the end of a block in which no calculation should run any more."""
     return min(120.0, 0.1 * limit)
+
+
+def startup(limit: float) -> float:
+    """Seconds at the start of a block in which its workers are not ready yet."""
+    return min(60.0, 0.05 * limit)
+
+
+def _written_out(path: str | None) -> str | None:
+    """Raise ValueError for a path with a variable of the shell, which would be the name of a folder here."""
+    if path is not None and (found := re.search(r"\$(\w+|\{\w+\})", path)):
+        raise ValueError(f"{path!r}: {found[0]} is not replaced here; write the path itself")
+    return path
 
 
 def _devices(value: object) -> tuple[str, ...]:
@@ -166,6 +179,8 @@ class ParslOptions(Section):
         plausible="[1, 256]",
     )
 
+    _paths = field_validator("run_dir", "function_dir", mode="after")(_written_out)
+
 
 class _Place(Section):
     """The first keys of CLUSTER; a header for each scheduler follows."""
@@ -232,7 +247,8 @@ class ClusterSettings(_Headers):
     )
     max_workers: OptionalWhole = key(
         None,
-        "Reference calculations that run at the same time on this machine; `None`: as many as there are cores.",
+        "Reference calculations that run at the same time on this machine; `None`: as many as its cores allow for "
+        "the MPI processes of `launch_str`.",
         possible="[1, inf)",
         plausible="[1, 1024]",
     )
@@ -259,6 +275,8 @@ class ClusterSettings(_Headers):
     dynamics: DynamicsProfile | None = key(
         None, "How many processes share the trajectories, with any `type`: `{workers: 8}`."
     )
+
+    _paths = field_validator("calc_dir", mode="after")(_written_out)
 
     @model_validator(mode="before")
     @classmethod
@@ -289,6 +307,8 @@ class ClusterSettings(_Headers):
             scheduler.read_header(header or "")
         except ValueError as error:
             raise ValueError(f"cannot be read: {error}") from None
+        if other := OTHER_SHELL.search(header or ""):
+            raise ValueError(f"{other[0]!r}: the script of a block is one for bash; use #!/bin/bash")
         ours = info.data.get("type") == scheduler.name
         if ours and not scheduler.gives_nodes and options is not None and options.nodes_per_block > 1:
             raise ValueError(
@@ -296,6 +316,15 @@ class ClusterSettings(_Headers):
                 "here, and set nodes_per_block: 1"
             )
         return header
+
+    @field_validator("worker_str", mode="after")
+    @classmethod
+    def _no_header(cls, commands: str | None, info: ValidationInfo) -> str | None:
+        scheduler = known_schedulers().get(info.data.get("type", ""))
+        for line in (commands or "").splitlines():
+            if scheduler is not None and line.lstrip().startswith(scheduler.directive):
+                raise ValueError(f"{line.strip()!r} belongs to the header: move it to {scheduler.header_key}")
+        return commands
 
     @field_validator("job_time_limit", mode="after")
     @classmethod
@@ -308,14 +337,12 @@ class ClusterSettings(_Headers):
                 f"{limit:g} s, but parsl_options.job_time_limit is {inner:g} s; keep one of them"
             )
         block = None if scheduler is None else scheduler.read_header(_header(scheduler, info.data)).walltime
-        if (
-            scheduler is not None
-            and block is not None
-            and not math.isinf(limit)
-            and limit > block - reserve(block)
-        ):
+        if scheduler is None or block is None or math.isinf(block) or math.isinf(limit):
+            return limit
+        if limit > block - reserve(block) - startup(block):
             raise ValueError(
-                f"{limit:g} s do not fit into a block of {block:g} s ({scheduler.header_key}), of which the last "
-                f"{reserve(block):g} s are reserved; lengthen the block or lower the limit"
+                f"{limit:g} s do not fit into a block of {block:g} s ({scheduler.header_key}): its workers start in "
+                f"the first {startup(block):g} s, and the last {reserve(block):g} s are reserved; lengthen the block "
+                "or lower the limit"
             )
         return limit

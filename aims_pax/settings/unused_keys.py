@@ -93,6 +93,11 @@ class Parts:
         return bool(self["REFERENCE"].type == "aims")
 
     @property
+    def gpu(self) -> bool:
+        """Whether the models are evaluated on a GPU."""
+        return bool(self["mace.MISC"].device != "cpu")
+
+    @property
     def batch(self) -> bool:
         """Whether calculations run in jobs of a scheduler."""
         return bool(self.cluster.type != "local")
@@ -194,8 +199,23 @@ TABLE = (
         lambda p, _: not p.batch,
         "CLUSTER.type is local",
     ),
-    NoEffect("CLUSTER", "training", lambda _, s: s.executor == "inline", "executor is inline"),
-    NoEffect("CLUSTER", "job_time_limit", _calculator, "a calculator in Python cannot be interrupted"),
+    NoEffect("CLUSTER", "training dynamics", lambda _, s: s.executor == "inline", "executor is inline"),
+    NoEffect(
+        "CLUSTER",
+        "training",
+        lambda p, s: p.gpu and s.training is not None and not s.training.devices,
+        "on a GPU, members train in the process of the run unless training.devices names other cards",
+    ),
+    NoEffect(
+        "CLUSTER", "dynamics", lambda p, _: p.gpu, "on a GPU, trajectories move in the process of the run"
+    ),
+    NoEffect(
+        "CLUSTER",
+        "job_time_limit",
+        lambda p, _: not p.aims and not p.batch,
+        "a calculator in Python cannot be interrupted",
+    ),
+    NoEffect("CLUSTER", "clean_dirs", _calculator, "the reference is a calculator"),
     NoEffect("CLUSTER", "max_workers", lambda _, s: s.executor == "inline", "executor is inline"),
     NoEffect(
         "CLUSTER",

@@ -262,7 +262,7 @@ def test_settings_that_are_not_in_order_are_refused_as_by_check(tmp_path):
     ],
 )
 def test_how_many_calculations_run_at_the_same_time_is_a_number(tmp_path, monkeypatch, section, n):
-    monkeypatch.setattr("aims_pax.commands.plan.cores", lambda: 3)
+    monkeypatch.setattr("aims_pax.labelling.factory.cores", lambda: 3)
     ahead = plan(write_project(tmp_path, {"CLUSTER": {"type": "local", **section}}))
     assert ahead["cluster"]["at_once"] == n
     assert f"this machine: {n} calculation" in "\n".join(plan_lines(ahead))

@@ -138,6 +138,16 @@ def test_what_cannot_run_on_slurm_says_so(tmp_path, changes, said):
         executor_of(told, reference_of(told))
 
 
+def test_a_header_without_a_walltime_is_warned_of(tmp_path, caplog):
+    told = aims_project(tmp_path, **{**SLURM, "slurm_str": "#SBATCH -N 2"})
+    executor_of(told, reference_of(told))
+    assert "CLUSTER.slurm_str sets no walltime" in caplog.text
+    caplog.clear()
+    told = aims_project(tmp_path, **SLURM)
+    executor_of(told, reference_of(told))
+    assert "sets no walltime" not in caplog.text
+
+
 OTHERS = {
     "sge": "#$ -l h_rt=24:00:00 -pe smp 8\n#$ -o mine\n",
     "pbs": "#PBS -l walltime=24:00:00 -l select=1:ncpus=8\n#PBS -o mine\n",
@@ -171,6 +181,20 @@ def test_inside_a_slurm_job_the_allocation_decides_how_many_run(tmp_path):
     reference = reference_of(told)
     executor = executor_of(told, reference, job)
     assert (executor.kind, executor.capacity) == ("threads", 4)
+
+
+@pytest.mark.parametrize(
+    ("launch", "capacity"),
+    [("aims.x", 16), ("mpirun -np 4 aims.x", 4), ("nice -n 19 mpirun --np 4 aims.x", 4), ("mpirun aims.x", 1),
+     ("mpirun -np 32 aims.x", 1)],
+)  # fmt: skip
+def test_calculations_on_one_machine_do_not_need_more_cores_than_it_has(
+    tmp_path, monkeypatch, launch, capacity
+):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(16)))
+    monkeypatch.setattr("aims_pax.schedulers.usable_cores.cpu_quotas", lambda *_: [])
+    told = aims_project(tmp_path, type="local", launch_str=f"{launch} > aims.out")
+    assert executor_of(told, reference_of(told), {}).capacity == capacity
 
 
 def test_control_files_are_paired_with_geometries(tmp_path, caplog):

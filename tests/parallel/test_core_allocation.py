@@ -8,10 +8,11 @@ from aims_pax.parallel.core_allocation import moving_processes, processes
 
 
 def given(
-    executor="threads", device="cpu", dynamics=None, profile=True, workers=None, devices=None, kind="mace"
-):
-    training = SimpleNamespace(workers=workers, devices=devices) if profile else None
-    moving = None if dynamics is None else SimpleNamespace(workers=dynamics, threads=1)
+    executor="threads", device="cpu", dynamics=None, profile=True, workers=None, devices=None, kind="mace",
+    threads=1, md_threads=None,
+):  # fmt: skip
+    training = SimpleNamespace(workers=workers, devices=devices, threads=threads) if profile else None
+    moving = SimpleNamespace(workers=dynamics, threads=md_threads or 1) if dynamics or md_threads else None
     return SimpleNamespace(
         cluster=SimpleNamespace(executor=executor, training=training, dynamics=moving),
         model=SimpleNamespace(device=device, kind=kind),
@@ -34,6 +35,8 @@ def machine(monkeypatch):
         (given(profile=False), 1, 0),
         (given(), 16, 3),
         (given(workers=1), 16, 1),
+        (given(threads=8), 16, 2),
+        (given(threads=32), 16, 1),
         (given(workers=8), 16, 3),
         (given(workers=0), 16, 0),
         (given(executor="inline", workers=2), 16, 0),
@@ -55,6 +58,10 @@ def test_how_many_processes_train_three_members(machine, settings, cores, expect
         (given(workers=3), 4, 1),
         (given(workers=4), 2, 1),
         (given(), 8, 4),
+        (given(threads=4, workers=2), 16, 8),
+        (given(threads=3), 16, 4),
+        (given(workers=0, md_threads=4), 16, 4),
+        (given(workers=0, md_threads=32), 16, 1),
         (given(workers=0, dynamics=2), 16, 2),
         (given(workers=0, dynamics=20), 16, 8),
         (given(workers=0, dynamics=1), 16, 1),

@@ -107,6 +107,21 @@ def test_a_job_is_submitted_and_its_id_read(scheduler, commands, tmp_path):
     assert str(script) in called.read_text() or "this very script" in called.read_text()
 
 
+def test_lines_that_a_site_adds_do_not_hide_the_id_of_a_job_and_without_an_id_there_is_no_job(
+    scheduler, commands, tmp_path
+):
+    script = tmp_path / "p.ab12.1"
+    script.write_text("#!/bin/sh\n")
+    identifier = {"pbs": "17.server", "lsf": "Job <17> is submitted to queue <normal>."}.get(
+        scheduler.name, "17"
+    )
+    commands(**{scheduler.submitter: f"checking quotas\n{identifier}\ncharged to: mine\n"})
+    assert scheduler.submit(script, "") == ("17.server" if scheduler.name == "pbs" else "17")
+    commands(**{scheduler.submitter: ""})
+    with pytest.raises(Refused):
+        scheduler.submit(script, "")
+
+
 def test_the_users_header_is_read_and_what_must_be_ours_is_ours(scheduler):
     recorded = HEADERS[scheduler.name]
     for header, expected in recorded["read"].items():

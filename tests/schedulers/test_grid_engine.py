@@ -1,6 +1,7 @@
 """What is Grid Engine's alone; what all schedulers have in common is in test_contract."""
 
 import time
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
@@ -107,3 +108,11 @@ def test_an_answer_that_is_cut_off_is_asked_for_again():
 def test_a_job_id_of_another_program_is_not_taken_for_a_job(scheduler):
     assert scheduler.own_job({"JOB_ID": "7"}) is None
     assert scheduler.own_job({"JOB_ID": "7", "SGE_TASK_ID": "undefined"}) == "7"
+
+
+def test_a_block_runs_in_bash_whatever_the_shell_of_the_queue():
+    def own(header):
+        return GridEngine().own_lines(header, "p.1", Path("/runs/p.1"), 1)
+
+    assert "#$ -S /bin/bash" in own("#$ -l h_rt=60")
+    assert not [line for line in own("#$ -cwd -S /opt/bin/bash") if "-S" in line]

@@ -72,3 +72,10 @@ def test_what_a_block_cannot_have_is_refused_and_what_we_set_is_told():
         refuse(options, {"h": "it is one job"})
     refuse(options, {"pe": "no"})
     assert replaced([*options, *options], {"h", "cwd", "pe"}) == ("-cwd", "-h")
+
+
+def test_quotes_inside_a_word_that_is_written_again_stay():
+    syntax = HeaderSyntax("#BSUB", "bsub", {"J": 1, "R": 1}, {})
+    line = syntax.without("#BSUB -J mine -R 'select[type==\"any\"]'", {"J"})
+    assert line == "#BSUB -R 'select[type==\"any\"]'"
+    assert syntax.options(line)[0].value == 'select[type=="any"]'

@@ -67,3 +67,8 @@ def test_what_is_no_limit_of_lsf_is_refused(text):
         lsf_seconds(text)
     with pytest.raises(ValueError, match="unknown time_left"):
         lsf_time_left(text)
+
+
+def test_a_warning_signal_would_kill_calculations_and_is_left_out(scheduler):
+    assert scheduler.read_header("#BSUB -W 60 -wa USR2 -wt 5").replaced == ("-wa", "-wt")
+    assert scheduler.without_ours("#BSUB -wa USR2 -wt 5") is None

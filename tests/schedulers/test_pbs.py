@@ -33,6 +33,25 @@ def test_a_job_that_is_not_known_any_more_has_ended_and_may_be_cancelled(schedul
         scheduler.cancel(["7.server"])
 
 
+def test_variables_of_other_users_that_make_the_json_invalid_hide_no_job(scheduler, commands, monkeypatch):
+    """Seen in OpenPBS: numbers with leading zeros or bare points, and backslashes that JSON does not know."""
+    monkeypatch.setattr("getpass.getuser", lambda: "me")
+    wrong = '"A":005,\n"B":.123,\n"C":123.,\n"D":"a\\,b \\\'c\\\'"'
+    theirs = f'"6.server":{{\n"Job_Name":"x",\n"Variable_List":{{\n{wrong}\n}}\n}}'
+    ours = '"7.server":{\n"Job_Name":"p.ab12.1",\n"Job_Owner":"me@login",\n"job_state":"R",\n"Exit_status":-29\n}'
+    commands(qstat=f'{{"Jobs":{{\n{theirs},\n{ours}\n}}\n}}\n')
+    assert set(scheduler.jobs_named(".ab12.")) == {"7.server"}
+    assert pbs_jobs(f'{{"Jobs":{{\n{theirs},\n{ours}\n}}}}')["7.server"]["Exit_status"] == -29
+
+
+def test_where_no_job_history_is_kept_jobs_that_are_not_listed_have_ended(scheduler, commands):
+    program = commands(qstat=pbs(j7={"job_state": "R"})).parent / "bin" / "qstat"
+    refusal = "echo 'qstat: PBS is not configured to maintain job history' >&2; exit 153"
+    program.write_text(f"#!/bin/sh\ncase $* in *-x*) {refusal};; esac\n/bin/cat {program}.out\n")
+    found = scheduler.states(["7.server", "8.server"])
+    assert [s.phase for s in found.values()] == [Phase.RUNNING, Phase.COMPLETED]
+
+
 def test_a_deleted_job_was_cancelled_whatever_its_exit_code():
     assert pbs_state({"job_state": "F", "substate": 91, "Exit_status": 271}).phase == Phase.CANCELLED
     assert pbs_state({"job_state": "F", "substate": 92}).phase == Phase.COMPLETED
@@ -72,3 +91,15 @@ def test_options_come_before_the_first_command_which_sends_the_output_elsewhere(
     assert made[:3] == ["#!/bin/bash", "#PBS -N x", "#PBS -q short"]
     assert made[3] == "exec >>/runs/x.out 2>>/runs/x.err"
     assert made[4:] == ["module load a", "# a remark"]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("-l min_walltime=1:00:00,max_walltime=9:00:00", "remove min_walltime"),
+        ("-W block=True", "block=true"),
+    ],
+)
+def test_blocks_whose_end_is_not_known_or_that_qsub_waits_for_are_refused(scheduler, line, said):
+    with pytest.raises(ValueError, match=said):
+        scheduler.read_header(f"#PBS {line}")

@@ -9,7 +9,7 @@ import pytest
 from aims_pax.engine.interrupts import remaining_walltime
 from aims_pax.schedulers.base import Phase
 from aims_pax.schedulers.registry import known_schedulers
-from aims_pax.schedulers.slurm import clean_environment, refused
+from aims_pax.schedulers.slurm import clean_environment, job_state, refused
 
 SLURM = known_schedulers()["slurm"]
 
@@ -39,6 +39,14 @@ def test_steps_share_a_job_only_when_they_must():
     shared = SLURM.step_environment(job, True)
     assert (shared["SLURM_EXACT"], shared["SLURM_MEM_PER_NODE"]) == ("1", "0")
     assert "SLURM_MEM_PER_CPU" not in shared
+    assert shared["OMPI_MCA_hwloc_base_binding_policy"] == "none"  # or all mpirun would use the first cores
+
+
+def test_options_of_open_mpi_reach_blocks_unless_an_mpirun_has_set_them(monkeypatch):
+    monkeypatch.setenv("OMPI_MCA_pml", "ucx")
+    assert clean_environment()["OMPI_MCA_pml"] == "ucx"
+    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "4")
+    assert not [name for name in clean_environment() if name.startswith("OMPI_")]
 
 
 @pytest.mark.parametrize(
@@ -95,11 +103,43 @@ def test_a_header_with_its_own_nodes_or_without_a_time_gets_none_of_ours():
     assert "#SBATCH --time=UNLIMITED" in own("#SBATCH --time=UNLIMITED")
 
 
+@pytest.mark.parametrize(
+    ("launch", "slots"),
+    [("srun -N 1 --ntasks-per-node=16 aims.x", 4), ("srun --ntasks-per-node=32 aims.x", 1),
+     ("mpirun --np 16 aims.x", 4), ("mpirun aims.x", 1), ("nice -n 19 srun -n 32 aims.x", 2)],
+)  # fmt: skip
+def test_processes_of_a_launch_command_are_counted_however_it_gives_them(launch, slots):
+    job = {"SLURM_JOB_ID": "7", "SLURM_JOB_CPUS_PER_NODE": "32(x2)", "SLURM_JOB_NUM_NODES": "2"}
+    assert SLURM.allocation_slots(launch, job) == slots
+
+
+def test_a_signal_before_the_walltime_would_kill_calculations_and_is_not_asked_for():
+    header = "#SBATCH --signal=USR1@300 --time=60\n#SBATCH -n 4\n"
+    assert SLURM.read_header(header).replaced == ("--signal",)
+    assert "signal" not in "\n".join(SLURM.script_head(header, "p.1", Path("/runs/p.1"), 1))
+
+
+@pytest.mark.parametrize(
+    ("word", "phase"),
+    [("RESV_DEL_HOLD", Phase.HELD), ("REQUEUE_HOLD", Phase.HELD), ("STOPPED", Phase.HELD),
+     ("STAGE_OUT", Phase.ENDING), ("LAUNCH_FAILED", Phase.FAILED)],
+)  # fmt: skip
+def test_a_job_that_will_not_run_by_itself_does_not_count_as_running(word, phase):
+    assert job_state(word).phase == phase
+
+
 def test_an_error_of_srun_itself_is_told_from_one_of_its_program():
     assert SLURM.launch_failed("srun: error: Unable to create step for job 7: Memory required")
     assert SLURM.launch_failed("srun: Job 7 step creation temporarily disabled, retrying")
     assert not SLURM.launch_failed("srun: error: node1: task 3: Exited with exit code 2")
     assert not SLURM.launch_failed("aims.x: connection failure of an atom")
+
+
+def test_a_step_that_slurm_ends_is_told_from_one_that_fails_by_itself():
+    assert SLURM.ended_program("srun: error: Node failure on n12")
+    assert SLURM.ended_program("*** STEP 7.3 ON n12 CANCELLED AT 2026-11-27T03:04:05 DUE TO TIME LIMIT ***")
+    own = "*** STEP 7.3 ON n12 CANCELLED AT 2026-11-27T03:04:05 ***"  # after MPI_Abort, too
+    assert not SLURM.ended_program(own)
 
 
 def test_a_job_that_squeue_does_not_list_has_ended_and_others_keep_their_state(commands):

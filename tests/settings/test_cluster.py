@@ -92,3 +92,49 @@ def test_training_has_a_profile_with_either_type():
 def test_a_wrong_profile_is_refused(profile, said):
     with pytest.raises(ValidationError, match=said):
         ClusterSettings(training=profile)
+
+
+@pytest.mark.parametrize(
+    ("key", "header"),
+    [("slurm_str", "#!/bin/tcsh\n#SBATCH --time=10"), ("sge_str", "#$ -cwd -S /bin/csh"),
+     ("pbs_str", "#!/usr/bin/env fish")],
+)  # fmt: skip
+def test_the_script_of_a_block_is_one_for_bash(key, header):
+    with pytest.raises(ValidationError, match="is one for bash"):
+        ClusterSettings(**{key: header})
+    ClusterSettings(slurm_str="#!/bin/bash -l\n#SBATCH --time=10  # like csh")
+
+
+@pytest.mark.parametrize("path", ["$SCRATCH/calc", "/ptmp/${USER}/calc"])
+def test_a_variable_in_a_path_would_be_the_name_of_a_folder(path):
+    with pytest.raises(ValidationError, match="is not replaced here; write the path itself"):
+        ClusterSettings(calc_dir=path)
+    for key in ("run_dir", "function_dir"):
+        with pytest.raises(ValidationError, match="is not replaced here"):
+            ClusterSettings(parsl_options={**OPTIONS, key: path})
+
+
+def test_a_block_has_time_to_start_before_its_first_calculation():
+    header = "#SBATCH --time=1:00:00"
+    with pytest.raises(ValidationError, match="workers start in the first 60 s"):
+        ClusterSettings(parsl_options=OPTIONS, slurm_str=header, job_time_limit=3480)
+    assert (
+        ClusterSettings(parsl_options=OPTIONS, slurm_str=header, job_time_limit=3420).job_time_limit == 3420
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "header"),
+    [("slurm_str", "#!/bin/bash -l #SBATCH --time=10"), ("slurm_str", "#SBATCH --time=10 #SBATCH -N 2"),
+     ("sge_str", "#$ -cwd #$ -l h_rt=60"), ("pbs_str", "#PBS -q short #PBS -l walltime=60")],
+)  # fmt: skip
+def test_lines_of_a_header_that_yaml_has_joined_are_refused(key, header):
+    with pytest.raises(ValidationError, match="several lines in one"):
+        ClusterSettings(**{key: header})
+    ClusterSettings(slurm_str="#SBATCH -N 2 # was: #SBATCH -N 1\n# #SBATCH --mem=2G\n##SBATCH -t 5")
+
+
+def test_header_lines_among_the_commands_of_a_worker_would_not_be_read():
+    with pytest.raises(ValidationError, match="belongs to the header: move it to slurm_str"):
+        ClusterSettings(worker_str="module load x\n  #SBATCH --mem=3G")
+    ClusterSettings(type="local", worker_str="#SBATCH --mem=3G\n# a remark")

@@ -25,6 +25,8 @@ def test_every_rule_names_existing_keys():
         ("CLUSTER", "launch_str: aims.x", "the reference is a calculator"),
         ("CLUSTER", "job_time_limit: 01:00:00", "cannot be interrupted"),
         ("CLUSTER", "training: {workers: 2}\n  executor: inline", "executor is inline"),
+        ("CLUSTER", "dynamics: {workers: 2}\n  executor: inline", "executor is inline"),
+        ("CLUSTER", "clean_dirs: False", "the reference is a calculator"),
         ("MISC", "path_to_control: other.in", "the reference is a calculator"),
         (INITIAL, "desired_acc_scale_idg: 5.0", "desired_acc is 0"),
         (INITIAL, "convergence_patience: 5", "converge_initial is False"),
@@ -141,3 +143,25 @@ def test_a_key_of_md_that_only_a_sampler_uses_has_an_effect(tmp_path):
     assert any("MD.taut: has no effect" in w for w in read(tmp_path, SAMPLED).warnings)
     samplers = "SAMPLERS: [{kind: md, thermostat: SVR}]\n"
     assert not any("MD.taut" in w for w in read(tmp_path, SAMPLED + samplers).warnings)
+
+
+@pytest.mark.parametrize(
+    ("profiles", "unused"),
+    [("dynamics: {workers: 8}", ["dynamics"]), ("training: {workers: 2}", ["training"]),
+     ("training: {devices: ['cuda:1']}", [])],
+)  # fmt: skip
+def test_processes_that_a_gpu_has_no_use_for_are_warned_of(tmp_path, profiles, unused):
+    warnings = read(
+        tmp_path, with_key(PROJECT, "CLUSTER", profiles), with_key(MACE, "MISC", "device: cuda")
+    ).warnings
+    assert [w.partition(": has no effect")[0].rpartition(".")[2] for w in warnings] == unused
+    assert all("on a GPU" in w for w in warnings)
+
+
+def test_on_blocks_the_time_limit_of_a_calculator_decides_when_they_take_no_more_work(tmp_path):
+    header = (
+        "type: slurm\n  calc_dir: c\n  worker_str: x\n  project_name: y\n  slurm_str: '#SBATCH --time=600'"
+    )
+    options = "parsl_options: {nodes_per_block: 1, init_blocks: 1, min_blocks: 0, max_blocks: 1, label: l}"
+    given = with_key(PROJECT, "CLUSTER", f"{header}\n  {options}\n  job_time_limit: 600")
+    assert not [w for w in read(tmp_path, given).warnings if "job_time_limit" in w]

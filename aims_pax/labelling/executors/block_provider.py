@@ -30,6 +30,7 @@ from aims_pax.schedulers.base import Phase, Refused
 log = logging.getLogger(__name__)
 
 STILLBORN = 3  # blocks in a row without any worker, after which no more are submitted
+SILENT = 300.0  # s without any states of blocks, after which this is warned of
 BACK_OFF = 15.0  # s without submissions after a scheduler could not be reached
 STATES = {
     Phase.WAITING: ParslState.PENDING, Phase.HELD: ParslState.HELD, Phase.RUNNING: ParslState.RUNNING,
@@ -84,6 +85,7 @@ class SchedulerBlocks(ClusterProvider):
         self.passing: set[str] = set()  # messages of temporary refusals
         self._driver = Driver(name.rpartition(".")[2], {}, blocks.free)
         self._serial = 0
+        self._silent_since: float | None = None  # the first failed query of the states
         self._young: dict[str, float] = {}  # job → time of submission
 
     @property
@@ -154,8 +156,9 @@ class SchedulerBlocks(ClusterProvider):
         try:
             states = self.scheduler.states(str(j) for j in self.resources if not self._over(j))
         except (Refused, SetupError) as error:
-            log.debug("%s", error)
+            self._no_states(error)
             return
+        self._silent_since = None
         for job, said in states.items():
             state = STATES[said.phase]
             entry = self.resources[job]
@@ -167,6 +170,17 @@ class SchedulerBlocks(ClusterProvider):
                 )
                 if state != ParslState.PENDING:
                     log.log(level, "%s job %s: %s", self.scheduler.title, job, said.word)
+
+    def _no_states(self, error: Exception) -> None:
+        """Warn, once in `SILENT` seconds, that blocks that have ended are not noticed."""
+        if self._silent_since is None:
+            self._silent_since = time.monotonic()
+        elif time.monotonic() - self._silent_since > SILENT:
+            self._silent_since = time.monotonic()
+            log.warning(
+                "%s has not reported the states of blocks for %.0f min, so blocks that have ended are not replaced: %s",
+                self.scheduler.title, SILENT / 60, error,
+            )  # fmt: skip
 
     def cancel(self, job_ids: Sequence[object]) -> list[bool]:
         spared = self.protected()

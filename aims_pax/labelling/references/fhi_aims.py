@@ -64,9 +64,16 @@ log = logging.getLogger(__name__)
 
 SCHEDULER_AWAY = 600.0  # s for which to try again when a scheduler does not start a program
 SCHEDULER_PAUSE = 5.0  # s between two attempts
-NOT_BEGUN = (
-    0.34  # cost, so that a frame is tried three times: the program may also hang before its first line
+# cost, so that a frame is tried three times: the program may also hang before its first line, or a step be too short
+NOT_BEGUN = 0.34
+# no such program (the launcher's exit code is 2), or more processes than the job has cores
+CANNOT_RUN = re.compile(
+    r"execve\(\): .*|More processors requested than permitted|There are not enough slots available in the system.*"
 )
+TERMINATED = (
+    -signal.SIGTERM,
+    128 + signal.SIGTERM,
+)  # exit codes; schedulers send it, a program that fails does not
 NO_LINE = "the program has printed nothing: {} did not start it in time, or it hangs"
 
 
@@ -315,13 +322,17 @@ def _check_end(text: str, code: int, folder: Path, launch: str) -> None:
         raise SetupError(
             f"CLUSTER.launch_str: {launch!r} cannot be run: {_tail(folder) or f'exit code {code}'}"
         )
-    if code != 0 and (
-        found := re.search(r"execve\(\): .*", _read(folder / "aims.err"))
-    ):  # a launcher's exit code is 2
+    if code != 0 and (found := CANNOT_RUN.search(_read(folder / "aims.err"))):
         raise SetupError(f"CLUSTER.launch_str: {launch!r} cannot be run: {found[0]}")
+    said = _read(folder / "aims.err") + "\n" + text[-4000:]
+    ended = code in TERMINATED or any(s.ended_program(said) for s in known_schedulers().values())
+    if code != 0 and GOODBYE not in text and ended:
+        raise WorkerDied(
+            f"the program was ended from outside ({_exit(code)}): {_tail(folder, text)}", NOT_BEGUN
+        )
     if not converged(text):  # also where the output ends normally
         raise NotConverged("the self-consistency cycle did not converge")
-    full = out_of_space(_read(folder / "aims.err") + "\n" + text[-4000:])
+    full = out_of_space(said)
     if full is not None and (code != 0 or GOODBYE not in text):
         raise SetupError(f"CLUSTER.calc_dir: {folder.parent}: {full}; free space or make it writable")
     if code != 0:

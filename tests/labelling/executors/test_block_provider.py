@@ -133,6 +133,18 @@ def test_states_follow_the_scheduler_and_stay_while_it_does_not_answer(provider,
     assert states(made, job, other) == [JobState.TIMEOUT, JobState.PENDING]
 
 
+def test_a_scheduler_that_does_not_tell_the_states_for_minutes_is_warned_of(provider, caplog, monkeypatch):
+    monkeypatch.setattr(block_provider, "SILENT", 0.0)
+    made = provider()
+    job = made.submit("x", 1)
+    made.scheduler.answer = Refused("squeue: no such option")
+    states(made, job)
+    assert "has not reported the states" not in caplog.text
+    states(made, job)
+    assert "Slurm has not reported the states of blocks for 0 min" in caplog.text
+    assert "squeue: no such option" in caplog.text
+
+
 def test_the_scheduler_is_asked_often_only_while_a_block_is_new(provider):
     made = provider()
     assert made.status_polling_interval == 30

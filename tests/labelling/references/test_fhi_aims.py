@@ -282,6 +282,36 @@ def test_a_program_that_slurm_never_starts_is_no_failure_of_its_frame(reference,
     assert not list((tmp_path / "calc").rglob("*.tar.gz"))
 
 
+@pytest.mark.parametrize(
+    "error",
+    ["srun: error: Unable to create step for job 7: More processors requested than permitted",
+     "There are not enough slots available in the system to satisfy the 64"],
+)  # fmt: skip
+def test_more_processes_than_a_job_has_cores_end_the_run_at_once(reference, error):
+    large = replace(reference(), launch=f"echo '{error}' >&2; exit 1")
+    with pytest.raises(SetupError, match=r"CLUSTER.launch_str: .* cannot be run"):
+        large.label(worlds.dimer("Cu", 2.6))
+
+
+@pytest.mark.parametrize("cause", ["NODE FAILURE, SEE SLURMCTLD LOG FOR DETAILS", "PREEMPTION"])
+def test_a_program_that_slurm_ends_is_no_failure_of_its_frame(reference, tmp_path, cause):
+    says = f"echo 'slurmstepd: error: *** STEP 7.3 ON n12 CANCELLED AT 2026-11-27T03:04:05 DUE TO {cause} ***' >&2"
+    ended = replace(reference(), launch=f"echo begun > aims.out; {says}; exit 1")
+    with pytest.raises(WorkerDied, match=cause) as raised:
+        ended.label(worlds.dimer("Cu", 2.6))
+    assert 0 < raised.value.cost < 0.5  # tried three times
+    assert not list((tmp_path / "calc").rglob("*.tar.gz"))
+
+
+@pytest.mark.parametrize("end", ["exit 143", "kill -TERM $$"])
+def test_a_program_that_gets_sigterm_is_no_failure_of_its_frame(reference, tmp_path, end):
+    """With #SBATCH --signal=TERM@180, all steps of a job get it."""
+    ended = replace(reference(), launch=f"echo begun > aims.out; {end}")
+    with pytest.raises(WorkerDied, match="ended from outside \\(killed by SIGTERM\\)"):
+        ended.label(worlds.dimer("Cu", 2.6))
+    assert not list((tmp_path / "calc").rglob("*.tar.gz"))
+
+
 def test_a_missing_stress_names_the_numerical_one(reference):
     periodic = reference(text=worlds.CONTROL_PERIODIC, stress=True)
     frame = worlds.crystal()
