@@ -13,9 +13,12 @@ from ase.data import chemical_symbols
 from aims_pax.dataset import Dataset
 from aims_pax.engine.run_context import RunContext
 from aims_pax.errors import SettingsError
+from aims_pax.frames import WEIGHT
 from aims_pax.given_data import GivenFile, read_given, remarks, undetermined_energies
 from aims_pax.labelled_data import LabelKeys
+from aims_pax.settings import Settings
 from aims_pax.settings.geometries import completing
+from aims_pax.settings.mace import UNWEIGHTED
 from aims_pax.stages import given_data_check
 from aims_pax.systems import elements, system_of
 
@@ -106,12 +109,27 @@ def _say(run: RunContext, files: Sequence[GivenFile]) -> None:
     )
     for line in remarks([*files, *test], keys, settings.model.compute_stress):
         log.warning("%s", line)
+    for line in idle_weights(settings, files):
+        log.warning("%s", line)
     energies = settings.model.atomic_energies
     assert settings.active_learning is not None
     train = [f for file in files if file.use == "train" for f in file.frames]
     fitted = settings.active_learning.initial_models is None and energies is None
     if fitted and (text := undetermined_energies(train, run.settings.model.foundation is not None)):
         log.warning("%s", text)
+
+
+def idle_weights(settings: Settings, files: Sequence[GivenFile]) -> list[str]:
+    """A line for each file that weights its structures, if the loss does not."""
+    loss = settings.mace.training.loss
+    if not settings.model.is_mace or loss not in UNWEIGHTED:
+        return []
+    weighted = {file.name: sum(f.origin.get(WEIGHT, 1) != 1 for f in file.frames) for file in files}
+    return [
+        f"{name}: {WEIGHT}, set for {n} structures, does not weight {UNWEIGHTED[loss]}: TRAINING.loss is {loss}"
+        for name, n in weighted.items()
+        if n
+    ]
 
 
 def _enough(run: RunContext, given: Dataset) -> None:

@@ -29,7 +29,7 @@ def architecture(model: MaceModel) -> dict[str, Any]:
         "radial_type": RADIAL.get(type(model.radial_embedding.bessel_fn).__name__),
         "radial_MLP": _radial_MLP(model),
         "gate": _gate_name(model),
-        "interaction": type(model.interactions[-1]).__name__,
+        "interaction": type(model.interactions[-1]).__name__ if len(model.interactions) > 1 else None,
         "interaction_first": type(model.interactions[0]).__name__,
         "pair_repulsion": hasattr(model, "pair_repulsion_fn"),
         "hidden_irreps": str(hidden),
