@@ -364,6 +364,13 @@ def _degrees(parts: Parts) -> Iterator[Finding]:
         )
 
 
+def _radial_basis(parts: Parts) -> Iterator[Finding]:
+    """Torch has no derivative of the Chebyshev polynomials in MACE 0.3.16, nor does MACE scale their distances."""
+    if parts.mace and parts.architecture.radial_type == "chebyshev":
+        text = "chebyshev has no derivative in MACE, so forces would not be those of the energy; use bessel or gaussian"
+        yield MACE, ("ARCHITECTURE", "radial_type"), text
+
+
 def _engines(parts: Parts) -> Iterator[Finding]:
     misc = parts["mace.MISC"]
     if misc is None or not parts.mace:
@@ -391,6 +398,7 @@ ERRORS: tuple[Rule, ...] = (
     _pressure_needs_stress,
     _loss,
     _degrees,
+    _radial_basis,
     _engines,
     _ramps,
     _ladders,

@@ -213,7 +213,10 @@ class ArchitectureSettings(Section):
     radial_MLP: Layers = key(
         (64, 64, 64), "Hidden layers of the radial MLP.", possible=COUNT, plausible="[4, 1024]"
     )
-    radial_type: Radial = key("bessel", "Radial basis: `bessel`, `gaussian` or `chebyshev`.")
+    radial_type: Radial = key(
+        "bessel",
+        "Radial basis: `bessel` or `gaussian`. `chebyshev` of MACE has no derivative and is refused.",
+    )
     scaling: Scaling = key(
         "rms_forces_scaling",
         "Scale of the interaction energy: `rms_forces_scaling`, `std_scaling`, `no_scaling`.",

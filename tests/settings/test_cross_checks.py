@@ -282,6 +282,12 @@ def test_npt_warns_of_a_stress_that_would_not_be_learnt(tmp_path):
     assert not any("stress_weight" in w for w in read(tmp_path, PROJECT, STRESS).warnings)
 
 
+def test_a_radial_basis_without_derivative_is_refused(tmp_path):
+    mace = with_key(MACE, "ARCHITECTURE", "radial_type: chebyshev")
+    (said,) = [line for line in errors(tmp_path, PROJECT, mace) if "radial_type" in line]
+    assert "chebyshev has no derivative in MACE" in said
+
+
 @pytest.mark.parametrize("loss", ["forces_only", "l1l2energyforces"])
 def test_a_loss_that_does_not_train_the_stress_is_said(tmp_path, loss):
     (said,) = read(tmp_path, PROJECT, with_key(STRESS, "TRAINING", f"loss: {loss}")).warnings
