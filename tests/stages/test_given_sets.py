@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import ase.io
 import numpy as np
 import pytest
+from ase import Atoms
 from ase.build import molecule
 from ase.calculators.emt import EMT
 
@@ -76,6 +77,26 @@ def test_a_file_for_an_unknown_member_is_refused_with_the_names_there_are(run):
 def test_too_few_structures_to_hold_some_out_are_refused(run):
     with pytest.raises(SettingsError, match="too few to hold out valid_ratio"):
         given_sets(run({"t.xyz": 3}, initial_train_dataset="t.xyz", valid_ratio=0.1))
+
+
+def test_atoms_alone_are_neither_enough_to_train_nor_held_out(run, tmp_path):
+    made = run({"t.xyz": 1}, initial_train_dataset="t.xyz", valid_ratio=0.5)
+    atoms = []
+    for k, symbol in enumerate("HHHO"):
+        atom = Atoms(symbol, info={"REF_energy": -10.0 - k, "spin": 2 * k + 2 if symbol == "H" else 3})
+        atom.arrays["REF_forces"] = np.zeros((1, 3))
+        atoms.append(atom)
+    water = ase.io.read(tmp_path / "t.xyz", ":")
+    ase.io.write(tmp_path / "t.xyz", atoms, format="extxyz")
+    with pytest.raises(SettingsError, match="no training structures but single atoms or ions for m_11"):
+        given_sets(made)
+    others = [water[0].copy() for _ in range(4)]
+    for k, other in enumerate(others):
+        other.rattle(0.01, seed=k)
+    ase.io.write(tmp_path / "t.xyz", [*others, *atoms], format="extxyz")
+    sets, _ = given_sets(made)
+    assert {len(f.frame) for f in sets.valid(0)} == {3}
+    assert sum(len(f.frame) == 1 for f in sets.train(0)) == 4
 
 
 @pytest.mark.parametrize("loss", ["universal", "weighted"])

@@ -119,6 +119,10 @@ class Schedule:
         for group in optimiser.param_groups:
             group["lr"] = self.lr
 
+    def forget_best(self) -> None:
+        """Forget the best loss, with which those of another loss function cannot be compared."""
+        self.best, self.bad = math.inf, 0
+
     def array(self) -> Array:
         """(4,): lr, best, bad, initial lr."""
         return np.array([self.lr, self.best, self.bad, self.initial])

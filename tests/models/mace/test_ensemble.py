@@ -139,6 +139,17 @@ np.savez(folder + "/there.npz", **ensemble.arrays())
 """
 
 
+def test_losses_of_other_weights_are_not_compared_after_a_restart(pair):
+    before, after = pair
+    before.train(DATA, 2)
+    for changes, known in (({}, True), ({"forces_weight": 1e5}, False)):
+        for member in after.members:
+            member.settings = settings(**changes)
+        after.restore(before.arrays())
+        for member in after.members:
+            assert np.isfinite(member.progress.best) == np.isfinite(member.schedule.best) == known
+
+
 def test_another_process_goes_on_bit_for_bit(one, tmp_path):
     one.train(DATA, 2)
     np.savez(tmp_path / "half.npz", **one.arrays())
