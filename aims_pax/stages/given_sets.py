@@ -19,7 +19,6 @@ from aims_pax.isolated_atoms import is_lone
 from aims_pax.labelled_data import LabelKeys
 from aims_pax.settings import Settings
 from aims_pax.settings.geometries import completing
-from aims_pax.settings.mace import UNWEIGHTED
 from aims_pax.stages import given_data_check
 from aims_pax.systems import elements, system_of
 
@@ -66,8 +65,8 @@ def given_sets(run: RunContext) -> tuple[Dataset, list[GivenFile]]:
 def hold_out(file: GivenFile, ratio: float, held_out: dict[str, bool]) -> None:
     """Decide which structures of a file are for validation: a share of each composition, evenly over the file.
 
-    held_out: by frame id, extended here; atoms and ions alone are never held out. A structure that occurs again, in this file or in that of another member, is
-    used as before: the last training is on the structures of all members.
+    held_out: by frame id, extended here; atoms and ions alone are never held out. A structure that occurs again, in
+    this file or in that of another member, is used as before: the last training is on the structures of all members.
     """
     count: Counter[str] = Counter()
     aside: Counter[str] = Counter()
@@ -122,12 +121,12 @@ def _say(run: RunContext, files: Sequence[GivenFile]) -> None:
 
 def idle_weights(settings: Settings, files: Sequence[GivenFile]) -> list[str]:
     """A line for each file that weights its structures, if the loss does not."""
-    loss = settings.mace.training.loss
-    if not settings.model.is_mace or loss not in UNWEIGHTED:
+    ignored = settings.model.not_weighted
+    if ignored is None:
         return []
     weighted = {file.name: sum(f.origin.get(WEIGHT, 1) != 1 for f in file.frames) for file in files}
     return [
-        f"{name}: {WEIGHT}, set for {n} structures, does not weight {UNWEIGHTED[loss]}: TRAINING.loss is {loss}"
+        f"{name}: {WEIGHT}, set for {n} structures, has no effect: {ignored}"
         for name, n in weighted.items()
         if n
     ]

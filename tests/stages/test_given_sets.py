@@ -108,7 +108,7 @@ def test_a_weight_of_a_structure_that_the_loss_ignores_is_said(run, loss, tmp_pa
     made.settings = made.settings.with_training(loss=loss)
     files = [file for file, _ in given_files(made)]
     said = [
-        "t.xyz: config_weight, set for 1 structures, does not weight structures: TRAINING.loss is universal"
+        "t.xyz: config_weight, set for 1 structures, has no effect: TRAINING.loss: universal does not weight structures"
     ]
     assert idle_weights(made.settings, files) == (said if loss == "universal" else [])
 
