@@ -100,6 +100,7 @@ REFUSED: dict[tuple[str, str, Any], str] = {
     ("CLUSTER", "executor", "mpi"): "executor",
     **{("CLUSTER", "type", name): "CLUSTER" for name in known_schedulers()},
     ("MISC", "enable_cueq", True): "cueq",
+    ("ARCHITECTURE", "radial_type", "chebyshev"): "no derivative",
     **({} if find_spec("featomic") else {("AUGMENTATION", "kind", "gpr"): "featomic"}),
     **{
         ("INITIAL_DATASET_GENERATION", "initial_sampling", model.name): model.missing

@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterator, Sequence
 from aims_pax.settings.augment import as_calculator
 from aims_pax.settings.augmentation import NAME as AUGMENTATION
 from aims_pax.settings.cluster import BATCH, BATCH_OR_AIMS, HEADERS, type_is
+from aims_pax.settings.foundation import DATA, REPLAY
 from aims_pax.settings.foundation import NAME as FOUNDATION
-from aims_pax.settings.foundation import REPLAY
 from aims_pax.settings.foundation import TRAINING as RECIPE
 from aims_pax.settings.inference_support import objections
+from aims_pax.settings.mace import UNWEIGHTED
 from aims_pax.settings.md import BAR
 from aims_pax.settings.pretraining import LR_AFTER
 from aims_pax.settings.pretraining import NAME as PRETRAINING
@@ -256,6 +257,13 @@ def _foundation(parts: Parts) -> Iterator[Finding]:
     if s.recipe == REPLAY and s.replay_data is None:
         prose = type(s).model_fields["replay_data"].description
         yield MACE, (FOUNDATION, "replay_data"), f"mandatory, as the recipe is {REPLAY}. {prose}"
+    loss = parts.training.loss
+    if s.differ_by == (DATA,) and UNWEIGHTED.get(loss) == "structures":
+        text = (
+            f"{DATA} alone weights structures, which TRAINING.loss: {loss} does not: members would stay alike; add "
+            "readout, or use another loss"
+        )
+        yield MACE, (FOUNDATION, "differ_by"), text
 
 
 def _one_origin(parts: Parts) -> Iterator[Finding]:
@@ -356,6 +364,13 @@ def _degrees(parts: Parts) -> Iterator[Finding]:
         )
 
 
+def _radial_basis(parts: Parts) -> Iterator[Finding]:
+    """Torch has no derivative of the Chebyshev polynomials in MACE 0.3.16, nor does MACE scale their distances."""
+    if parts.mace and parts.architecture.radial_type == "chebyshev":
+        text = "chebyshev has no derivative in MACE, so forces would not be those of the energy; use bessel or gaussian"
+        yield MACE, ("ARCHITECTURE", "radial_type"), text
+
+
 def _engines(parts: Parts) -> Iterator[Finding]:
     misc = parts["mace.MISC"]
     if misc is None or not parts.mace:
@@ -383,6 +398,7 @@ ERRORS: tuple[Rule, ...] = (
     _pressure_needs_stress,
     _loss,
     _degrees,
+    _radial_basis,
     _engines,
     _ramps,
     _ladders,
@@ -452,6 +468,36 @@ def _weak_stress(parts: Parts) -> Iterator[Finding]:
             yield PROJECT, _md(npt[0], "stat_ensemble"), text
 
 
+def _no_stress_term(parts: Parts) -> Iterator[Finding]:
+    if not parts.mace or not parts.general.compute_stress:
+        return
+    loss = parts.training.loss
+    if loss in {"forces_only", "l1l2energyforces"}:
+        text = (
+            f"{loss} has no stress term: stress is predicted but not trained, although compute_stress is True"
+        )
+        yield MACE, ("TRAINING", "loss"), text
+
+
+def _unweighted(parts: Parts) -> Iterator[Finding]:
+    """Settings that weight structures, with a loss that does not."""
+    training, foundation, copies = parts.training, parts.foundation, parts[AUGMENTATION]
+    if not parts.mace or training.loss not in UNWEIGHTED:
+        return
+    asked = {
+        "TRAINING.config_type_weights": set(training.config_type_weights.values()) != {1.0},
+        "FOUNDATION.differ_by: data": foundation is not None and foundation.differs_by(DATA),
+        "AUGMENTATION.weight": copies is not None and copies.weight != 1,
+    }
+    for name in (name for name, written in asked.items() if written):
+        what = UNWEIGHTED[training.loss]
+        yield (
+            MACE,
+            ("TRAINING", "loss"),
+            f"{training.loss} does not weight {what}: {name} has no effect on them",
+        )
+
+
 def _one_seed(parts: Parts) -> Iterator[Finding]:
     seeds = {name: md.MD_seed for name, md in parts.md.items()}
     if len(set(seeds.values())) > 1:
@@ -494,6 +540,8 @@ WARNINGS: tuple[Rule, ...] = (
     _exploration_stops,
     _pressures,
     _weak_stress,
+    _no_stress_term,
+    _unweighted,
     _one_seed,
     _large_steps,
     _sampler_dynamics,

@@ -47,6 +47,11 @@ _SYMBOLS = (
 )
 ELEMENTS = tuple(_SYMBOLS.split())
 FROM_REFERENCE = "reference"  # atomic_energies: the reference computes isolated atoms at the start
+UNWEIGHTED = {  # losses of MACE without the weights of structures, and what they do not weight
+    "huber": "structures",
+    "universal": "structures",
+    "l1l2energyforces": "the forces of structures",
+}
 COUNT = "[1, inf)"
 WEIGHT = "[0, inf)"
 
@@ -208,7 +213,10 @@ class ArchitectureSettings(Section):
     radial_MLP: Layers = key(
         (64, 64, 64), "Hidden layers of the radial MLP.", possible=COUNT, plausible="[4, 1024]"
     )
-    radial_type: Radial = key("bessel", "Radial basis: `bessel`, `gaussian` or `chebyshev`.")
+    radial_type: Radial = key(
+        "bessel",
+        "Radial basis: `bessel` or `gaussian`. `chebyshev` of MACE has no derivative and is refused.",
+    )
     scaling: Scaling = key(
         "rms_forces_scaling",
         "Scale of the interaction energy: `rms_forces_scaling`, `std_scaling`, `no_scaling`.",
@@ -235,7 +243,10 @@ class TrainingSettings(Section):
         "do not compile.",
     )
     config_type_weights: Weights = key(
-        {"Default": 1.0}, "Weights of structures by their `config_type`.", possible=WEIGHT
+        {"Default": 1.0},
+        "Weights of structures by their `config_type`. As in MACE, `huber` and `universal` do not use them, and "
+        "`l1l2energyforces` only for energies.",
+        possible=WEIGHT,
     )
     ema: Flag = key(True, "Use the exponential moving average of the weights.")
     ema_decay: Real = key(
@@ -261,10 +272,14 @@ class TrainingSettings(Section):
     optimizer: Optimizer = key("adam", "`adam` or `adamw`.")
     scheduler: Scheduler = key("ReduceLROnPlateau", "`ReduceLROnPlateau` or `ExponentialLR`.")
     scheduler_patience: Whole = key(
-        5, "Epochs without improvement before the learning rate is reduced.", possible="[0, inf)"
+        5, "Validations without improvement before the learning rate is reduced.", possible="[0, inf)"
     )
     stress_weight: Real = key(1.0, "Weight of the stress in the loss.", possible=WEIGHT)
-    swa: Flag = key(False, "Use stochastic weight averaging.")
+    swa: Flag = key(
+        False,
+        "Stochastic weight averaging: convergence ends with the mean of the weights since its best validation, if its "
+        "validation loss is lower. Loss and learning rate stay the same, unlike in stage two of MACE.",
+    )
     valid_batch_size: Whole = key(
         5, "Structures in a validation batch.", possible=COUNT, plausible="[1, 1024]"
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from aims_pax.settings.fields import Section, Table, Text, key
+from aims_pax.settings.mace import UNWEIGHTED
 
 if TYPE_CHECKING:
     from aims_pax.settings.foundation import FoundationSettings
@@ -114,6 +115,14 @@ class ModelOfRun:
     def weights_by_name(self) -> Mapping[str, float]:
         """Weights of structures by their config_type, system or stage; none for other families than MACE."""
         return self.mace.training.config_type_weights if self.is_mace else {}
+
+    @property
+    def not_weighted(self) -> str | None:
+        """What the loss does not weight by structure, in words; None if it weights all of it."""
+        loss = self.mace.training.loss
+        if not self.is_mace or loss not in UNWEIGHTED:
+            return None
+        return f"TRAINING.loss: {loss} does not weight {UNWEIGHTED[loss]}"
 
     @property
     def atomic_energies(self) -> Any:

@@ -151,6 +151,13 @@ def _given_models(parts: Parts, _: Any) -> bool:
     return parts.mace and parts.active is not None and parts.active.initial_models is not None
 
 
+def _converges(parts: Parts) -> bool:
+    """Whether members are trained until they stop improving, at any stage."""
+    initial, active = parts.initial, parts.active
+    converged = (initial and initial.converge_initial) or (active and active.converge_al)
+    return bool(converged) or parts[PRETRAINING] is not None
+
+
 ONLY_MACE = "MODEL.kind is not mace"
 
 TABLE = (
@@ -180,6 +187,12 @@ TABLE = (
         "atomic_energies",
         lambda p, s: _given_models(p, s) and s.atomic_energies == FROM_REFERENCE,
         "initial_models contain their own",
+    ),
+    NoEffect(
+        "ARCHITECTURE",
+        "interaction gate MLP_irreps max_L",
+        lambda p, s: p.mace and s.num_interactions == 1,
+        "num_interactions is 1: the only layer has interaction_first, scalar features and a linear readout",
     ),
     NoEffect("mace.MISC", "inference enable_cueq", _not_mace, ONLY_MACE),
     NoEffect(INITIAL, "species_dir", _calculator, "the reference is a calculator"),
@@ -287,6 +300,12 @@ TABLE = (
         "no file with labels is given",
     ),
     NoEffect("TRAINING", "ema_decay", lambda _, s: not s.ema, "ema is False"),
+    NoEffect(
+        "TRAINING",
+        "swa",
+        lambda p, _: p.mace and not _converges(p),
+        "only convergence uses it, and converge_initial and converge_al are False",
+    ),
     NoEffect(
         "TRAINING",
         "lr_factor scheduler_patience",

@@ -13,8 +13,11 @@ from ase.data import chemical_symbols
 from aims_pax.dataset import Dataset
 from aims_pax.engine.run_context import RunContext
 from aims_pax.errors import SettingsError
+from aims_pax.frames import WEIGHT
 from aims_pax.given_data import GivenFile, read_given, remarks, undetermined_energies
+from aims_pax.isolated_atoms import is_lone
 from aims_pax.labelled_data import LabelKeys
+from aims_pax.settings import Settings
 from aims_pax.settings.geometries import completing
 from aims_pax.stages import given_data_check
 from aims_pax.systems import elements, system_of
@@ -62,12 +65,12 @@ def given_sets(run: RunContext) -> tuple[Dataset, list[GivenFile]]:
 def hold_out(file: GivenFile, ratio: float, held_out: dict[str, bool]) -> None:
     """Decide which structures of a file are for validation: a share of each composition, evenly over the file.
 
-    held_out: by frame id, extended here. A structure that occurs again, in this file or in that of another member, is
-    used as before: the last training is on the structures of all members.
+    held_out: by frame id, extended here; atoms and ions alone are never held out. A structure that occurs again, in
+    this file or in that of another member, is used as before: the last training is on the structures of all members.
     """
     count: Counter[str] = Counter()
     aside: Counter[str] = Counter()
-    for labelled in {labelled.id: labelled for labelled in file.frames}.values():
+    for labelled in {f.id: f for f in file.frames if not is_lone(f)}.values():
         formula = labelled.frame.formula
         due = int((count[formula] + 0.5) * ratio + 0.5)
         aside[formula] += held_out.setdefault(labelled.id, aside[formula] < due)
@@ -106,6 +109,8 @@ def _say(run: RunContext, files: Sequence[GivenFile]) -> None:
     )
     for line in remarks([*files, *test], keys, settings.model.compute_stress):
         log.warning("%s", line)
+    for line in idle_weights(settings, files):
+        log.warning("%s", line)
     energies = settings.model.atomic_energies
     assert settings.active_learning is not None
     train = [f for file in files if file.use == "train" for f in file.frames]
@@ -114,13 +119,26 @@ def _say(run: RunContext, files: Sequence[GivenFile]) -> None:
         log.warning("%s", text)
 
 
+def idle_weights(settings: Settings, files: Sequence[GivenFile]) -> list[str]:
+    """A line for each file that weights its structures, if the loss does not."""
+    ignored = settings.model.not_weighted
+    if ignored is None:
+        return []
+    weighted = {file.name: sum(f.origin.get(WEIGHT, 1) != 1 for f in file.frames) for file in files}
+    return [
+        f"{name}: {WEIGHT}, set for {n} structures, has no effect: {ignored}"
+        for name, n in weighted.items()
+        if n
+    ]
+
+
 def _enough(run: RunContext, given: Dataset) -> None:
     """Check that every member has training and validation structures and every element. Raises SettingsError."""
     key = "ACTIVE_LEARNING.initial_train_dataset"
     for m, member in enumerate(run.ensemble.members):
-        train, valid = given.train(m), given.valid(m)
+        train, valid = ([f for f in frames if not is_lone(f)] for frames in (given.train(m), given.valid(m)))
         if not train:
-            raise SettingsError(f"{key}: no training structures for {member.name}")
+            raise SettingsError(f"{key}: no training structures but single atoms or ions for {member.name}")
         missing = sorted({*elements(s.frame for s in run.systems)} - {*elements(f.frame for f in train)})
         if missing:
             names = ", ".join(chemical_symbols[z] for z in missing)

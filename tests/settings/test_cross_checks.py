@@ -282,6 +282,39 @@ def test_npt_warns_of_a_stress_that_would_not_be_learnt(tmp_path):
     assert not any("stress_weight" in w for w in read(tmp_path, PROJECT, STRESS).warnings)
 
 
+def test_a_radial_basis_without_derivative_is_refused(tmp_path):
+    mace = with_key(MACE, "ARCHITECTURE", "radial_type: chebyshev")
+    (said,) = [line for line in errors(tmp_path, PROJECT, mace) if "radial_type" in line]
+    assert "chebyshev has no derivative in MACE" in said
+
+
+@pytest.mark.parametrize("loss", ["forces_only", "l1l2energyforces"])
+def test_a_loss_that_does_not_train_the_stress_is_said(tmp_path, loss):
+    (said,) = read(tmp_path, PROJECT, with_key(STRESS, "TRAINING", f"loss: {loss}")).warnings
+    assert f"TRAINING.loss: {loss} has no stress term: stress is predicted but not trained" in said
+
+
+@pytest.mark.parametrize(
+    ("loss", "what"),
+    [("huber", "structures"), ("universal", "structures"), ("l1l2energyforces", "the forces")],
+)
+def test_weights_of_structures_that_a_loss_ignores_are_said(tmp_path, loss, what):
+    mace = with_key(MACE, "TRAINING", f"loss: {loss}")
+    assert read(tmp_path, PROJECT, mace).warnings == ()
+    weights = with_key(mace, "TRAINING", "config_type_weights: {Default: 1.0, liquid: 0.1}")
+    (said,) = read(tmp_path, PROJECT, weights).warnings
+    assert f"TRAINING.loss: {loss} does not weight {what}" in said
+    assert "TRAINING.config_type_weights has no effect" in said
+    begun = read(tmp_path, PROJECT, mace + "FOUNDATION:\n  model: small\n").warnings
+    assert any("FOUNDATION.differ_by: data has no effect" in line for line in begun)
+
+
+def test_members_cannot_differ_by_weights_that_the_loss_ignores(tmp_path):
+    mace = with_key(MACE, "TRAINING", "loss: universal") + "FOUNDATION:\n  model: small\n  differ_by: data\n"
+    (said,) = [line for line in errors(tmp_path, PROJECT, mace) if "differ_by" in line]
+    assert "members would stay alike; add readout" in said
+
+
 def test_a_ramp_needs_an_end(tmp_path):
     ramp = with_key(PROJECT, "MD", "temperature: [300, 600]")
     assert read(tmp_path, ramp).md.temperature == (300.0, 600.0)

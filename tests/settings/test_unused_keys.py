@@ -62,6 +62,19 @@ def test_keys_of_mace_that_do_nothing(tmp_path, keys, named):
     assert f"TRAINING.{named}: has no effect: " in warnings[0]
 
 
+@pytest.mark.parametrize("key", ["interaction: RealAgnosticInteractionBlock", "gate: tanh", "max_L: 2"])
+def test_keys_of_the_last_layer_do_nothing_with_one_layer(tmp_path, key):
+    (said,) = read(tmp_path, mace=with_key(MACE, "ARCHITECTURE", "num_interactions: 1", key)).warnings
+    assert f"ARCHITECTURE.{key.split(':')[0]}: has no effect: num_interactions is 1" in said
+
+
+def test_weights_are_averaged_only_where_a_stage_converges(tmp_path):
+    mace = with_key(MACE, "TRAINING", "swa: True")
+    assert read(tmp_path, mace=mace).warnings == ()
+    (said,) = read(tmp_path, with_key(PROJECT, ACTIVE, "converge_al: False"), mace).warnings
+    assert "TRAINING.swa: has no effect: only convergence uses it" in said
+
+
 def test_a_key_written_at_its_default_is_not_warned_about(tmp_path):
     mace = with_key(MACE, "TRAINING", "stress_weight: 1.0", "ema: False", "ema_decay: 0.99")
     project = with_key(PROJECT, "MD", "barostat: Berendsen", "taut: 500")

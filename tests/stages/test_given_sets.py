@@ -5,13 +5,14 @@ from types import SimpleNamespace
 import ase.io
 import numpy as np
 import pytest
+from ase import Atoms
 from ase.build import molecule
 from ase.calculators.emt import EMT
 
 from aims_pax.commands.results import read_test_set
 from aims_pax.errors import SettingsError
 from aims_pax.settings import read_settings
-from aims_pax.stages.given_sets import given_files, given_sets
+from aims_pax.stages.given_sets import given_files, given_sets, idle_weights
 from aims_pax.systems import geometry_paths, read_systems
 from tests.projects import write_project
 
@@ -76,6 +77,40 @@ def test_a_file_for_an_unknown_member_is_refused_with_the_names_there_are(run):
 def test_too_few_structures_to_hold_some_out_are_refused(run):
     with pytest.raises(SettingsError, match="too few to hold out valid_ratio"):
         given_sets(run({"t.xyz": 3}, initial_train_dataset="t.xyz", valid_ratio=0.1))
+
+
+def test_atoms_alone_are_neither_enough_to_train_nor_held_out(run, tmp_path):
+    made = run({"t.xyz": 1}, initial_train_dataset="t.xyz", valid_ratio=0.5)
+    atoms = []
+    for k, symbol in enumerate("HHHO"):
+        atom = Atoms(symbol, info={"REF_energy": -10.0 - k, "spin": 2 * k + 2 if symbol == "H" else 3})
+        atom.arrays["REF_forces"] = np.zeros((1, 3))
+        atoms.append(atom)
+    water = ase.io.read(tmp_path / "t.xyz", ":")
+    ase.io.write(tmp_path / "t.xyz", atoms, format="extxyz")
+    with pytest.raises(SettingsError, match="no training structures but single atoms or ions for m_11"):
+        given_sets(made)
+    others = [water[0].copy() for _ in range(4)]
+    for k, other in enumerate(others):
+        other.rattle(0.01, seed=k)
+    ase.io.write(tmp_path / "t.xyz", [*others, *atoms], format="extxyz")
+    sets, _ = given_sets(made)
+    assert {len(f.frame) for f in sets.valid(0)} == {3}
+    assert sum(len(f.frame) == 1 for f in sets.train(0)) == 4
+
+
+@pytest.mark.parametrize("loss", ["universal", "weighted"])
+def test_a_weight_of_a_structure_that_the_loss_ignores_is_said(run, loss, tmp_path):
+    made = run({"t.xyz": 20}, initial_train_dataset="t.xyz")
+    frames = ase.io.read(tmp_path / "t.xyz", ":")
+    frames[3].info["config_weight"] = 0.1
+    ase.io.write(tmp_path / "t.xyz", frames, format="extxyz")
+    made.settings = made.settings.with_training(loss=loss)
+    files = [file for file, _ in given_files(made)]
+    said = [
+        "t.xyz: config_weight, set for 1 structures, has no effect: TRAINING.loss: universal does not weight structures"
+    ]
+    assert idle_weights(made.settings, files) == (said if loss == "universal" else [])
 
 
 @pytest.mark.parametrize("misc", [{"charge": 1, "spin": 2}, {"charge": {"water": 1}, "spin": {"water": 2}}])

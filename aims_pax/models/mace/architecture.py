@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from aims_pax.models.mace.build import first_interaction
 from aims_pax.models.mace.mace_import import MaceModel, modules
 from aims_pax.settings.mace import ArchitectureSettings
 
@@ -29,7 +30,7 @@ def architecture(model: MaceModel) -> dict[str, Any]:
         "radial_type": RADIAL.get(type(model.radial_embedding.bessel_fn).__name__),
         "radial_MLP": _radial_MLP(model),
         "gate": _gate_name(model),
-        "interaction": type(model.interactions[-1]).__name__,
+        "interaction": type(model.interactions[-1]).__name__ if len(model.interactions) > 1 else None,
         "interaction_first": type(model.interactions[0]).__name__,
         "pair_repulsion": hasattr(model, "pair_repulsion_fn"),
         "hidden_irreps": str(hidden),
@@ -43,12 +44,19 @@ def architecture(model: MaceModel) -> dict[str, Any]:
 
 def contradictions(model: MaceModel, written: ArchitectureSettings) -> list[tuple[str, Any, Any]]:
     """(key, value in mace.yaml, value of the model) for every key that the user set to another value."""
-    found = architecture(model)
+    found, expected = architecture(model), written.model_dump()
+    if written.model == "MACE" and _is_unshifted(model):
+        expected |= {"model": found["model"], "interaction_first": first_interaction(written)}
     return [
         (key, getattr(written, key), found[key])
         for key in type(written).model_fields
-        if key in written.model_fields_set and key in found and getattr(written, key) != found[key]
+        if key in written.model_fields_set and key in found and expected[key] != found[key]
     ]
+
+
+def _is_unshifted(model: MaceModel) -> bool:
+    """Whether the model can be the plain MACE of ARCHITECTURE, which is also built as ScaleShiftMACE."""
+    return not hasattr(model, "scale_shift") or not bool(model.scale_shift.shift.any())
 
 
 def _radial_MLP(model: MaceModel) -> tuple[int, ...] | None:

@@ -40,8 +40,10 @@ def build_model(settings: MaceSettings, elements: Sequence[int], seed: int) -> M
     compiling functions, which are the same in all. Raises SettingsError when MACE cannot build this ARCHITECTURE.
     """
     a, dtype = settings.architecture, DTYPES[settings.general.default_dtype]
-    if a.model == "MACE" and "Residual" in a.interaction_first:
-        log.info("model MACE: interaction_first is %s instead of %s", _first(a), a.interaction_first)
+    if first_interaction(a) != a.interaction_first:
+        log.info(
+            "model MACE: interaction_first is %s instead of %s", first_interaction(a), a.interaction_first
+        )
     words = f"{a.model_dump_json()} {[int(z) for z in elements]} {dtype}"
     with quiet(), remembered_coefficients(), default_dtype(dtype), torch.random.fork_rng(devices=[]):
         if words in _blueprints:
@@ -89,7 +91,7 @@ BLUEPRINTS = 4  # architectures whose last model is remembered
 _blueprints: dict[str, _Blueprint] = {}
 
 
-def _first(a: ArchitectureSettings) -> str:
+def first_interaction(a: ArchitectureSettings) -> str:
     """The first interaction. In a model without shift the energy of an isolated atom is E0 only if it is not residual
     (mace_run_train changes it, too).
     """
@@ -106,7 +108,7 @@ def _constructed(a: ArchitectureSettings, elements: Sequence[int]) -> MaceModel:
             num_polynomial_cutoff=a.num_cutoff_basis,
             max_ell=a.max_ell,
             interaction_cls=modules.interaction_classes[a.interaction],
-            interaction_cls_first=modules.interaction_classes[_first(a)],
+            interaction_cls_first=modules.interaction_classes[first_interaction(a)],
             num_interactions=a.num_interactions,
             num_elements=len(elements),
             hidden_irreps=hidden,
@@ -214,6 +216,11 @@ def check_model_class(model: Any, said: str, embeddings: bool = False) -> None:
         raise SettingsError(
             f"{said} {_what(model)}, expected a MACE model of energies and forces (MACE or "
             "ScaleShiftMACE without charge, spin or field embeddings), such as a .model file written by mace_run_train"
+        )
+    if type(model.radial_embedding.bessel_fn).__name__ == "ChebychevBasis":
+        raise SettingsError(
+            f"{said} a model with Chebyshev polynomials as radial basis, which have no derivative in MACE: its forces "
+            "are not those of its energy; use a model with radial_type bessel or gaussian"
         )
 
 

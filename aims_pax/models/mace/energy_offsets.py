@@ -1,4 +1,5 @@
-"""Energy offsets that are refitted during training: E0 if they came from least squares, else the common shift.
+"""Energy offsets that are refitted during training: E0 if they came from least squares (but those of isolated atoms
+among the frames), else the common shift.
 
 Forces do not depend on them, and gradients adjust them slowly: at a force weight of 1000 they lag many epochs behind.
 So a visit ends with a fit to the residuals of the averaged weights on a sample of its training frames. The size of the
@@ -27,8 +28,12 @@ from aims_pax.models.mace.mace_import import MaceModel
 from aims_pax.models.mace.member import Beginning, Member
 from aims_pax.models.mace.statistics import (
     CORRECTED,
+    ISOLATED,
     as_stored,
-    fit_offsets,
+    beside_isolated,
+    determined,
+    fit_free_offsets,
+    free_elements,
     lone_atoms,
     measure,
     smallest_correction,
@@ -63,7 +68,9 @@ def refit(member: Member, train: Sequence[LabelledGraph], most: int | None = Non
         return
     if member.statistics.fitted_E0:
         trust = 0.0 if most is None else TRUST
-        member.shift_offsets(E0=member.statistics.E0 + fit_offsets(composition, residual, weight, trust))
+        free = free_elements(member.statistics.source, member.elements)
+        change = fit_free_offsets(composition, residual, free, weight, trust)
+        member.shift_offsets(E0=member.statistics.E0 + change)
     else:
         mean = float(np.average(residual / composition.sum(1), weights=weight))
         member.shift_offsets(shift=member.statistics.shift + mean)
@@ -148,7 +155,8 @@ def take_statistics(
             member.name, s.source, s.avg_num_neighbors, s.scale, s.shift,
         )  # fmt: skip
         return
-    rank = int(np.linalg.matrix_rank(np.stack([g.composition for g in train])))
+    free = free_elements(member.statistics.source, member.elements)
+    rank = determined(np.stack([g.composition for g in train]), free)
     if rank > member.statistics.rank and (member.statistics.fitted_E0 or not member.statistics.rank):
         refit(member, train)
         assert member.statistics is not None
@@ -170,29 +178,32 @@ def _continue_foundation(
     """
     before = begun.statistics
     composition = np.stack([g.composition for g in train])
-    rank = int(np.linalg.matrix_rank(composition))
     fixed = lone_atoms(everything)
     if given is not None:
         fixed = {k: given[z] for k, z in enumerate(member.elements) if z in given}
     occurring = np.flatnonzero(composition.sum(0))
     free = np.array([k in occurring and k not in fixed for k in range(len(member.elements))])
     names = [chemical_symbols[z] for z in member.elements]
-    source = "given" if given is not None else CORRECTED if free.any() else "isolated atoms"
+    source = "given" if given is not None else ISOLATED
+    if given is None and free.any():
+        source = beside_isolated(CORRECTED, [member.elements[k] for k in sorted(fixed)])
     if given is not None and free.any():
         others = " ".join(s for s, own in zip(names, free, strict=True) if own)
         source = f"given; {others}: the foundation model, corrected on its residuals"
     E0 = np.array(before.E0)
     E0[list(fixed)] = list(fixed.values())
+    rank = determined(composition, free_elements(source, member.elements))
     member.freeze(replace(before, E0=as_stored(E0, member.dtype), source=source, rank=rank))
     residual = _residuals_of(begun.model, E0, train, member.device)
     correction = smallest_correction(composition * free, residual)
     member.shift_offsets(E0=E0 + correction)
     refit(member, train)
+    known = np.linalg.matrix_rank(composition * free)
     moved = ", ".join(f"{s} {d:+.3f}" for s, d, own in zip(names, correction, free, strict=True) if own)
     log.info(
         "%s: atomic energies from %s%s; scale %.3f eV and %.1f neighbours are those of the foundation model",
         member.name, source,
-        f" of {len(train)} frames ({moved} eV; {rank} of {len(occurring)} elements determined)" if moved else "",
+        f" of {len(train)} frames ({moved} eV; {known} of {free.sum()} elements determined)" if moved else "",
         before.scale, before.avg_num_neighbors,
     )  # fmt: skip
 

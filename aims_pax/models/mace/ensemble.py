@@ -45,7 +45,7 @@ from aims_pax.models.mace.native import Backend
 from aims_pax.models.mace.optimiser import Arrays
 from aims_pax.models.mace.precision import check_files, is_too_coarse
 from aims_pax.models.mace.serialisation import PackedEnsemble, packed_member, unpacked
-from aims_pax.models.mace.statistics import as_stored
+from aims_pax.models.mace.statistics import LEAST_SQUARES, as_stored
 from aims_pax.models.mace.training import TrainingPlan, copy_graphs, training_round, validate
 from aims_pax.models.mace.training_workers import TrainingPool, Visited, together
 from aims_pax.record.files import write_bytes
@@ -348,8 +348,8 @@ class Ensemble(ForceFieldModel):
             if given is not None:
                 E0 = as_stored(np.array([given[z] for z in self.elements]), member.dtype)
                 s = replace(s, E0=E0, source="given")
-            elif not s.fitted_E0:  # a measured energy of the other training says nothing here
-                s = replace(s, source="least squares")
+            else:  # a measured energy of the other training says nothing here
+                s = replace(s, source=LEAST_SQUARES)
             member.freeze(replace(s, rank=0))
         self.reset_optimiser_and_ema()
 

@@ -81,9 +81,9 @@ def replay_structures(foundation: FoundationSettings, folder: Path | None) -> li
     if not path.is_file():
         raise SettingsError(f"{NAME}.replay_data: {path}: no such file")
     frames = [Frame.from_atoms(atoms) for _, atoms in read_structures(path)]
-    frames = [frame for frame in frames if len(frame) > 1]
+    frames = [frame for frame in frames if len(frame) > 1 or frame.pbc.any()]
     if not frames:
-        raise SettingsError(f"{NAME}.replay_data: {path}: no structures of more than one atom in it")
+        raise SettingsError(f"{NAME}.replay_data: {path}: no structures but isolated atoms in it")
     return frames
 
 

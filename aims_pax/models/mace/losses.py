@@ -1,12 +1,13 @@
 """The losses of training: MACE's own loss functions, evaluated on our batches.
 
-If a label has no stress, label and prediction are both set to 0, so that it adds nothing to the loss; same for virials.
+If a label has no stress, label and prediction are both set to 0, so that it adds nothing to the loss; same for virials,
+and for all labels without `compute_stress`.
 """
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -46,7 +47,7 @@ class Prediction:
 
 
 class Loss:
-    """loss(batch, prediction) → scalar, in the units of MACE."""
+    """loss(batch, prediction) → scalar, in the units of MACE. stress: whether stress or virials are in it."""
 
     def __init__(self, settings: MaceSettings) -> None:
         name = loss_name(settings)
@@ -55,9 +56,12 @@ class Loss:
         with default_dtype(DTYPES[settings.general.default_dtype]):
             self.function = kind(**weights).to(settings.misc.device)
         self.name = name
-        self.stress = "stress" in terms or "virials" in terms
+        self.stress = settings.general.compute_stress and ("stress" in terms or "virials" in terms)
 
     def __call__(self, batch: GraphBatch, prediction: Prediction) -> torch.Tensor:
+        if not self.stress:
+            nothing = torch.zeros_like(batch.stress)
+            batch, prediction = replace(batch, stress=nothing), replace(prediction, stress=nothing)
         return self.function(ref=_Reference(batch), pred=_predicted(batch, prediction))  # type: ignore[no-any-return]
 
 

@@ -168,6 +168,7 @@ class Member:
         out |= {f"optim/{k}": v for k, v in optimiser_arrays(self.optimiser, self.names).items()}
         out["schedule"] = self.schedule.array()
         out["progress"] = self.progress.array()
+        out["loss"] = np.array(_loss_in_words(self.settings))
         out["counts"] = np.array([self.average.updates, self.epochs, self.swa.epochs])
         out["seen"] = np.array([math.nan if x is None else x for x in astuple(self.seen)])
         if self.swa.sum is not None:
@@ -195,6 +196,12 @@ class Member:
         self.schedule.load(arrays["schedule"])
         self.schedule.apply(self.optimiser)
         self.progress.load(arrays["progress"])
+        own = _loss_in_words(self.settings)
+        if (
+            str(arrays.get("loss", own)) != own
+        ):  # its values cannot be compared with those of the earlier loss
+            self.progress = ValidationProgress()
+            self.schedule.forget_best()
         self.average.updates, self.epochs, self.swa.epochs = (int(n) for n in arrays["counts"])
         loss, energy, force, stress = (float(x) for x in arrays["seen"])
         self.seen = Validation(loss, energy, force, None if math.isnan(stress) else stress)
@@ -236,6 +243,19 @@ class Member:
 
     def _tensors(self, arrays: Arrays) -> list[torch.Tensor]:
         return [torch.from_numpy(np.array(arrays[n])).to(self.device) for n in self.parameters]
+
+
+def _loss_in_words(settings: MaceSettings) -> str:
+    """The settings that the value of the loss depends on."""
+    keys = (
+        "loss",
+        "energy_weight",
+        "forces_weight",
+        "stress_weight",
+        "virials_weight",
+        "config_type_weights",
+    )
+    return " ".join(f"{key}={getattr(settings.training, key)}" for key in keys)
 
 
 def _numpy(tensor: torch.Tensor) -> np.ndarray[Any, Any]:

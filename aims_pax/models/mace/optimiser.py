@@ -69,7 +69,10 @@ def optimiser_arrays(optimiser: torch.optim.Optimizer, names: Mapping[torch.Tens
 def load_optimiser(
     optimiser: torch.optim.Optimizer, arrays: Arrays, parameters: Mapping[str, torch.nn.Parameter]
 ) -> None:
-    """Restore from `optimiser_arrays`, bit for bit."""
+    """Restore from `optimiser_arrays`, bit for bit.
+
+    If AMSGrad was switched on since, its largest second moments begin with the present ones.
+    """
     optimiser.state.clear()
     for word, value in arrays.items():
         key, _, name = word.partition("/")
@@ -78,6 +81,9 @@ def load_optimiser(
         if known.shape == parameter.shape:  # moments, in the memory layout of the parameter (see `_lay_out`)
             known = torch.empty_like(parameter, dtype=known.dtype, requires_grad=False).copy_(known)
         optimiser.state[parameter][key] = known
+    if optimiser.defaults["amsgrad"]:
+        for state in optimiser.state.values():
+            state.setdefault("max_exp_avg_sq", state["exp_avg_sq"].clone())
 
 
 class Schedule:
@@ -89,7 +95,7 @@ class Schedule:
         self.plateau = str(training.scheduler) == "ReduceLROnPlateau"
         self.factor, self.patience = training.lr_factor, training.scheduler_patience
         self.gamma = training.lr_scheduler_gamma
-        self.lr = float(training.lr)
+        self.lr = self.initial = float(training.lr)
         self.best, self.bad = math.inf, 0
 
     def after_validation(self, loss: float) -> None:
@@ -113,10 +119,16 @@ class Schedule:
         for group in optimiser.param_groups:
             group["lr"] = self.lr
 
+    def forget_best(self) -> None:
+        """Forget the best loss, with which those of another loss function cannot be compared."""
+        self.best, self.bad = math.inf, 0
+
     def array(self) -> Array:
-        """(3,): lr, best, bad."""
-        return np.array([self.lr, self.best, self.bad])
+        """(4,): lr, best, bad, initial lr."""
+        return np.array([self.lr, self.best, self.bad, self.initial])
 
     def load(self, array: Array) -> None:
-        """Restore from `array`."""
-        self.lr, self.best, self.bad = float(array[0]), float(array[1]), int(array[2])
+        """Restore from `array`; begin with TRAINING.lr if it has changed. Older versions wrote no initial lr."""
+        initial = float(array[3]) if len(array) > 3 else self.initial
+        if initial == self.initial:
+            self.lr, self.best, self.bad = float(array[0]), float(array[1]), int(array[2])

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from ase.data import chemical_symbols
+from numpy.typing import NDArray
 
 from aims_pax.errors import SettingsError
 from aims_pax.frames import Array
@@ -23,6 +25,7 @@ log = logging.getLogger(__name__)
 
 DISTINCT = 1e-6  # compositions that differ less (relative singular value) are not distinguished
 LEAST_SQUARES = "least squares"
+ISOLATED = "isolated atoms"
 CORRECTED = "the foundation model, corrected by least squares on its residuals"  # source of fine-tuned models
 SCALINGS = ("rms_forces_scaling", "std_scaling", "no_scaling")
 
@@ -30,9 +33,9 @@ SCALINGS = ("rms_forces_scaling", "std_scaling", "no_scaling")
 @dataclass(frozen=True, eq=False)
 class Statistics:
     """E0: (Z,) eV. scale: eV. shift: eV/atom. source: `given`, `isolated atoms`, `least squares`, `CORRECTED`,
-    or `given; X: …` if the user gave those of some elements.
+    or `given; X: …` if the user gave those of some elements. `…; isolated atoms: H O`: those of H and O are not fitted.
 
-    rank: rank of the compositions that the offsets were fitted to; a larger rank later means new information.
+    rank: atomic energies that the compositions and isolated atoms determine; more of them later is new information.
     """
 
     E0: Array
@@ -73,7 +76,7 @@ def measure(
         scale=_scale(scaling, bulk, residual),
         shift=float(as_stored(np.array(residual.mean()), dtype)) if shifted else 0.0,
         source=source,
-        rank=int(np.linalg.matrix_rank(composition)),
+        rank=determined(composition, free_elements(source, elements)),
     )
 
 
@@ -88,17 +91,32 @@ def fit_atomic_energies(
         return np.array([given[z] for z in elements], float), "given"
     alone = lone_atoms(graphs)
     if len(alone) == len(elements):
-        return np.array([alone[k] for k in range(len(elements))]), "isolated atoms"
+        return np.array([alone[k] for k in range(len(elements))]), ISOLATED
     bulk = [g for g in graphs if not g.isolated]
     composition = np.stack([g.composition for g in bulk])
     energies = np.array([g.energy for g in bulk])
-    E0 = fit_offsets(composition, energies)
-    if alone:
-        fixed = np.zeros(len(elements))
-        fixed[list(alone)] = list(alone.values())
-        free = np.array([k not in alone for k in range(len(elements))])
-        E0 = fit_offsets(composition * free, energies - composition @ fixed) * free + fixed
-    return E0, LEAST_SQUARES
+    fixed = np.zeros(len(elements))
+    fixed[list(alone)] = list(alone.values())
+    free = np.array([k not in alone for k in range(len(elements))])
+    E0 = fit_free_offsets(composition, energies - composition @ fixed, free) + fixed
+    return E0, beside_isolated(LEAST_SQUARES, [elements[k] for k in sorted(alone)])
+
+
+def beside_isolated(source: str, elements: Sequence[int]) -> str:
+    """The source of atomic energies of which those of some elements are of isolated atoms."""
+    symbols = " ".join(chemical_symbols[z] for z in elements)
+    return f"{source}; {ISOLATED}: {symbols}" if symbols else source
+
+
+def free_elements(source: str, elements: Sequence[int]) -> NDArray[np.bool_]:
+    """(Z,) which atomic energies a refit may change: all but those that this source says are of isolated atoms."""
+    fixed = source.partition(f"; {ISOLATED}: ")[2].split()
+    return np.array([chemical_symbols[z] not in fixed for z in elements])
+
+
+def determined(composition: Array, free: NDArray[np.bool_]) -> int:
+    """The number of atomic energies that are known (not free), or that follow from these compositions."""
+    return int(np.linalg.matrix_rank(composition * free)) + int((~free).sum())
 
 
 def lone_atoms(graphs: Sequence[LabelledGraph]) -> dict[int, float]:
@@ -148,6 +166,22 @@ def fit_offsets(
     own, *_ = np.linalg.lstsq(left, right, rcond=1e-10)
     offsets: Array = common + own
     return offsets
+
+
+def fit_free_offsets(
+    composition: Array,
+    energies: Array,
+    free: NDArray[np.bool_],
+    weight: Array | None = None,
+    trust: float = 0.0,
+) -> Array:
+    """(Z,) `fit_offsets` for the free elements, from the frames that have any; 0 for the others."""
+    own = composition * free
+    rows = own.sum(1) > 0
+    if not rows.any():
+        return np.zeros(len(free))
+    offsets: Array = fit_offsets(own[rows], energies[rows], None if weight is None else weight[rows], trust)
+    return offsets * free
 
 
 def mean_neighbours(graphs: Sequence[LabelledGraph]) -> float:

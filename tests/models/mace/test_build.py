@@ -6,6 +6,7 @@ from e3nn import o3
 from aims_pax.errors import SettingsError
 from aims_pax.frames import Frame
 from aims_pax.models.mace import build
+from aims_pax.models.mace.architecture import contradictions
 from aims_pax.models.mace.build import build_model, elements_of, read_model, read_statistics, set_statistics
 from aims_pax.models.mace.inference import Committee
 from aims_pax.models.mace.initial_weights import InitialWeights
@@ -135,6 +136,14 @@ def test_plain_mace_gives_a_lone_atom_exactly_its_energy():
     assert Committee([model]).labels([Frame([8], [[0, 0, 0]])])[0].energy == -3.0
 
 
+def test_a_plain_model_agrees_with_the_settings_it_was_built_with():
+    written = settings(model="MACE", interaction_first="RealAgnosticResidualInteractionBlock").architecture
+    plain = build_model(settings(model="MACE"), (1, 8), 1)
+    assert contradictions(plain, written) == []
+    set_statistics(plain, Statistics(np.zeros(2), 9.0, 1.5, 0.25, "given", 2))
+    assert {key for key, *_ in contradictions(plain, written)} == {"model", "interaction_first"}
+
+
 def test_an_impossible_architecture_is_a_settings_error():
     with pytest.raises(SettingsError, match=r"ARCHITECTURE.*cannot build"):
         build_model(settings(max_ell=0, max_L=0), ELEMENTS, 1)
@@ -157,6 +166,11 @@ def test_a_model_file_is_read_and_anything_else_is_refused(tmp_path, plain):
     assert weights(model).dtype == torch.float64
     with pytest.raises(SettingsError, match="no such file"):
         read_model(tmp_path / "b.model", "cpu", torch.float64)
+    torch.save(build_model(settings(radial_type="chebyshev"), (1, 8), 1), path)
+    with pytest.raises(
+        SettingsError, match="Chebyshev polynomials as radial basis, which have no derivative"
+    ):
+        read_model(path, "cpu", torch.float64)
     torch.save({"a": 1}, path)
     with pytest.raises(SettingsError, match="a dictionary"):
         read_model(path, "cpu", torch.float64)

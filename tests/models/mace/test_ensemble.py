@@ -139,6 +139,17 @@ np.savez(folder + "/there.npz", **ensemble.arrays())
 """
 
 
+def test_losses_of_other_weights_are_not_compared_after_a_restart(pair):
+    before, after = pair
+    before.train(DATA, 2)
+    for changes, known in (({}, True), ({"forces_weight": 1e5}, False)):
+        for member in after.members:
+            member.settings = settings(**changes)
+        after.restore(before.arrays())
+        for member in after.members:
+            assert np.isfinite(member.progress.best) == np.isfinite(member.schedule.best) == known
+
+
 def test_another_process_goes_on_bit_for_bit(one, tmp_path):
     one.train(DATA, 2)
     np.savez(tmp_path / "half.npz", **one.arrays())
@@ -240,6 +251,23 @@ def test_isolated_atoms_give_the_atomic_energies_and_are_not_trained_on():
     e.train([MemberData([*DATA[0].train, *atoms], [*DATA[0].valid, atoms[0]])], 1)
     assert e.members[0].statistics.source == "isolated atoms"
     np.testing.assert_array_equal(e.members[0].statistics.E0, [-491.0, -496.0, -498.0])
+
+
+def test_the_energy_of_an_isolated_atom_stays_when_others_are_fitted():
+    hydrogen = LabelledFrame(Frame([1], [[0, 0, 0]]), Label(-13.5, np.zeros((1, 3))))
+    e = build([1])
+    data = [
+        MemberData([hydrogen, *water(6), *ethanol(6)], water(2, 5))
+    ]  # with it, two compositions fix H, C and O
+    e.train(data, 1)
+    e.refit_offsets(data)
+    zero = e.energy_zero()
+    assert (zero.energies[1], zero.source, zero.rank) == (-13.5, "least squares; isolated atoms: H", 3)
+    again = build([1])
+    again.restore(e.arrays())
+    again.train(data, 1)
+    assert again.energy_zero().energies[1] == -13.5
+    assert again.energy_zero().energies[8] != zero.energies[8]
 
 
 def test_a_saved_model_is_what_was_validated_and_mace_reads_it(one, tmp_path):

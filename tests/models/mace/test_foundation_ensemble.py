@@ -6,6 +6,8 @@ import ase.io
 import numpy as np
 import pytest
 import torch
+from ase import Atoms
+from ase.build import bulk
 
 from aims_pax.errors import SettingsError
 from aims_pax.frames import Label, LabelledFrame
@@ -13,7 +15,7 @@ from aims_pax.models.base import MemberData
 from aims_pax.models.mace.architecture import architecture
 from aims_pax.models.mace.build import elements_of, model_atomic_energies, read_model
 from aims_pax.models.mace.fine_tuning import epoch_graphs, weighted_graphs
-from aims_pax.models.mace.foundation_ensemble import ensemble_from_foundation
+from aims_pax.models.mace.foundation_ensemble import ensemble_from_foundation, replay_structures
 from aims_pax.models.mace.inference import Committee
 from aims_pax.models.mace.mace_import import quiet
 from aims_pax.models.mace.statistics import CORRECTED, smallest_correction
@@ -246,6 +248,13 @@ def test_replay_adds_its_share_of_structures_with_the_labels_of_the_foundation(m
     assert found.energy_mae == pytest.approx(0, abs=1e-9)
     assert found.force_mae == pytest.approx(0, abs=1e-7)
     tuned.train([MemberData(shifted(TRAIN), shifted(VALID))] * 2, 2)
+
+
+def test_primitive_cells_of_one_atom_are_replayed_and_isolated_atoms_are_not(tmp_path):
+    ase.io.write(tmp_path / "others.xyz", [bulk("Cu"), Atoms("Cu")], format="extxyz")
+    foundation = FoundationSettings(model="small", recipe="replay", replay_data="others.xyz")
+    (frame,) = replay_structures(foundation, tmp_path)
+    assert frame.pbc.all()
 
 
 def test_replay_protects_what_lies_outside(tmp_path):

@@ -40,7 +40,8 @@ def theirs(made, frames, loss, stress: bool):
 
 @pytest.mark.parametrize("name", ["weighted", "stress"])
 def test_loss_and_gradient_are_those_of_mace_on_its_own_batches(made, name):
-    loss = Loss(settings(loss=name, default_dtype="float64", stress_weight=50.0))
+    stressed = name == "stress"
+    loss = Loss(settings(loss=name, default_dtype="float64", stress_weight=50.0, compute_stress=stressed))
     with default_dtype(torch.float64):
         weights = {"energy_weight": 1.0, "forces_weight": 1000.0}
         if name == "stress":
@@ -56,7 +57,7 @@ def test_loss_and_gradient_are_those_of_mace_on_its_own_batches(made, name):
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_every_loss_is_finite_and_can_be_differentiated(made, name):
-    value = ours(made, FRAMES, Loss(settings(loss=name, default_dtype="float64")))
+    value = ours(made, FRAMES, Loss(settings(loss=name, default_dtype="float64", compute_stress=True)))
     gradients = torch.autograd.grad(value, made.members[0].weights, allow_unused=True)
     assert float(value.detach()) > 0
     assert all(torch.isfinite(g).all() for g in gradients if g is not None)
@@ -66,10 +67,19 @@ def test_every_loss_is_finite_and_can_be_differentiated(made, name):
     "name", [name for name, (_, terms) in LOSSES.items() if {"stress", "virials"} & set(terms)]
 )
 def test_a_label_without_stress_adds_nothing_to_the_stress_loss(made, name):
-    loss = Loss(settings(loss=name, default_dtype="float64", energy_weight=0.0, forces_weight=0.0))
+    alone = {"energy_weight": 0.0, "forces_weight": 0.0}
+    loss = Loss(settings(loss=name, default_dtype="float64", compute_stress=True, **alone))
     without = [LabelledFrame(f.frame, Label(f.label.energy, f.label.forces)) for f in FRAMES]
     assert float(ours(made, FRAMES, loss).detach()) > 0
     assert float(ours(made, without, loss).detach()) == 0
+
+
+@pytest.mark.parametrize("name", ["huber", "universal"])
+def test_given_stress_is_not_learnt_without_compute_stress(made, name):
+    loss = Loss(settings(loss=name, default_dtype="float64", stress_weight=1e6))
+    without = [LabelledFrame(f.frame, Label(f.label.energy, f.label.forces)) for f in FRAMES]
+    assert not loss.stress
+    assert float(ours(made, FRAMES, loss).detach()) == float(ours(made, without, loss).detach())
 
 
 def test_config_weights_scale_the_loss(made):

@@ -84,3 +84,23 @@ def test_moments_are_laid_out_as_their_parameter_when_they_come_back():
                 load_optimiser(optimiser, optimiser_arrays(optimiser, {p: "p"}), {"p": p})
         ends.append(p.detach().clone())
     assert torch.equal(*ends)
+
+
+def test_amsgrad_can_be_switched_on_in_a_continued_training():
+    p = parameter()
+    optimiser = torch.optim.Adam([p], lr=0.1)
+    p.grad = torch.ones(1)
+    optimiser.step()
+    again = torch.optim.Adam([p], lr=0.1, amsgrad=True)
+    load_optimiser(again, optimiser_arrays(optimiser, {p: "p"}), {"p": p})
+    assert torch.equal(again.state[p]["max_exp_avg_sq"], again.state[p]["exp_avg_sq"])
+    again.step()
+
+
+def test_a_continued_training_takes_another_learning_rate_and_keeps_an_old_one():
+    before = Schedule(settings(lr=0.01, scheduler="ExponentialLR", lr_scheduler_gamma=0.5).training)
+    before.after_epoch()
+    for lr, expected in ((0.01, 0.005), (0.001, 0.001)):
+        after = Schedule(settings(lr=lr).training)
+        after.load(before.array())
+        assert after.lr == expected

@@ -61,7 +61,7 @@ def test_given_energies_win_then_isolated_atoms_then_least_squares():
 
 def test_isolated_atoms_of_some_elements_fix_these_and_the_rest_is_fitted():
     E0, source = fit_atomic_energies(graphs([*water(3), atom(1, -13.0)]), HCO, None)
-    assert (E0[0], source) == (-13.0, "least squares")
+    assert (E0[0], source) == (-13.0, "least squares; isolated atoms: H")
     assert pytest.approx(np.mean([f.label.energy for f in water(3)])) == E0 @ [2, 0, 1]
 
 
