@@ -262,9 +262,9 @@ def test_each_fault_has_its_class_and_its_files_are_kept(reference, tmp_path, fa
 
 def test_waiting_for_a_step_of_slurm_is_not_charged_to_the_calculation(reference, monkeypatch):
     frame = worlds.dimer("Cu", 2.6)
-    late = reference(time_limit=4.0)
-    late = replace(late, launch=f"sleep 6; {late.launch}")
-    with pytest.raises(TimedOut, match="limit of 4 s"):
+    late = reference(time_limit=8.0)
+    late = replace(late, launch=f"sleep 10; {late.launch}")
+    with pytest.raises(TimedOut, match="limit of 8 s"):
         late.label(frame)
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     close(late.label(frame), reference().label(frame))
