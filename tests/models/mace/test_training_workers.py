@@ -117,7 +117,7 @@ def test_stop_is_obeyed_within_a_batch_and_the_process_goes_on(pool):
     began = time.perf_counter()
     with pytest.raises(Abandoned):
         future.result(60)
-    assert time.perf_counter() - began < 5
+    assert time.perf_counter() - began < 20  # of hours, also on a crowded machine
     (worker,) = pool._all
     pid = worker.companion.process.pid
     assert (
