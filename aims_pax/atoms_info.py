@@ -82,6 +82,11 @@ def electrons_in(info: Mapping[str, Any]) -> tuple[Any, ...]:
     return tuple(info.get(name) for name in (*CHARGE, *SPIN, MULTIPLICITY))
 
 
+def changes_with_electrons(changes: list[str], info: Mapping[str, Any], before: tuple[Any, ...]) -> list[str]:
+    """ASE's list of what has changed in atoms; one entry where only charge or spin in `info` differ from before."""
+    return changes or (["initial_charges"] if electrons_in(info) != before else [])
+
+
 def own_masses(numbers: NDArray[np.int64], masses: ArrayLike | None) -> NDArray[np.float64] | None:
     """(N,) amu, or None if they are the standard masses of the elements. Raises SettingsError.
 

@@ -26,7 +26,7 @@ from ase.calculators.calculator import (
 from ase.data import chemical_symbols
 from ase.stress import full_3x3_to_voigt_6_stress
 
-from aims_pax.atoms_info import electrons_in
+from aims_pax.atoms_info import changes_with_electrons, electrons_in
 from aims_pax.core.uncertainty import atomic_spread
 from aims_pax.errors import SettingsError
 from aims_pax.frames import Frame
@@ -101,10 +101,8 @@ class ModelCalculator(Calculator):
 
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
         """What has changed since the last calculation; charge and spin in `atoms.info` count too."""
-        changes: list[str] = super().check_state(atoms, tol=tol)  # type: ignore[no-untyped-call]
-        if not changes and electrons_in(atoms.info) != self._electrons:
-            changes.append("initial_charges")
-        return changes
+        changes = super().check_state(atoms, tol=tol)  # type: ignore[no-untyped-call]
+        return changes_with_electrons(changes, atoms.info, self._electrons)
 
     def calculate(
         self,

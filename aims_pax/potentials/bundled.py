@@ -12,7 +12,7 @@ from typing import Any
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 
-from aims_pax.atoms_info import electrons_in
+from aims_pax.atoms_info import changes_with_electrons, electrons_in
 from aims_pax.errors import SetupError
 from aims_pax.frames import Frame
 from aims_pax.potential import Potential, load_object
@@ -45,10 +45,8 @@ class BundledCalculator(Calculator):
 
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
         """What has changed since the last calculation; charge and spin in `atoms.info` count too."""
-        changes: list[str] = super().check_state(atoms, tol=tol)  # type: ignore[no-untyped-call]
-        if not changes and electrons_in(atoms.info) != self._electrons:
-            changes.append("initial_charges")
-        return changes
+        changes = super().check_state(atoms, tol=tol)  # type: ignore[no-untyped-call]
+        return changes_with_electrons(changes, atoms.info, self._electrons)
 
     def calculate(
         self, atoms: Atoms | None = None, properties: Any = ("energy",), system_changes: Any = all_changes

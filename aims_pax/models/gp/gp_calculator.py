@@ -10,7 +10,7 @@ import numpy as np
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 
-from aims_pax.atoms_info import electrons_in
+from aims_pax.atoms_info import changes_with_electrons, electrons_in
 from aims_pax.errors import NotFinite, SettingsError
 from aims_pax.frames import Frame
 from aims_pax.models.gp.coordinate_process import CoordinateProcess
@@ -62,10 +62,8 @@ class GPRCalculator(Calculator):
 
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
         """What has changed since the last calculation; charge and spin in `atoms.info` count too, for the baseline."""
-        changes: list[str] = super().check_state(atoms, tol=tol)  # type: ignore[no-untyped-call]
-        if not changes and electrons_in(atoms.info) != self._electrons:
-            changes.append("initial_charges")
-        return changes
+        changes = super().check_state(atoms, tol=tol)  # type: ignore[no-untyped-call]
+        return changes_with_electrons(changes, atoms.info, self._electrons)
 
     def calculate(
         self,
