@@ -90,6 +90,25 @@ def test_refusals_are_counted_and_tries_are_bounded():
     assert (len(made.graphs), made.attempts) == (4, 4)
 
 
+def test_the_network_gets_the_elements_of_the_masked_atoms_at_every_step(monkeypatch):
+    model, _, _ = trained("types")
+    begin, counts = start("types", formula="AuPd", template=TEMPLATE)
+    forward, seen = type(model).forward, []
+
+    def watched(self, batch, pos, classes, *rest, left, **keys):
+        masked = ((classes == self.masked) & batch.free).view(len(batch), -1).sum(1)
+        seen.append((left.clone(), masked))
+        return forward(self, batch, pos, classes, *rest, left=left, **keys)
+
+    monkeypatch.setattr(type(model), "forward", watched)
+    made = sampled(model, [begin] * 3, torch.Generator().manual_seed(1), Generating(steps=6), counts)
+    assert model.architecture.vocabulary == (29, 46, 79)
+    assert seen[0][0].tolist() == [[0, 1, 1]] * 3
+    assert all((left.sum(1) == masked).all() for left, masked in seen)
+    assert any(masked.sum() < 6 for _, masked in seen), "they are counted down"
+    assert all(sorted(graph.x) == [29, 46, 79] for graph in made)
+
+
 def test_a_model_that_explodes_never_gives_a_structure(monkeypatch):
     model, data, _ = trained("trimers")
     begin, _ = start("trimers", formula="Ar3")
