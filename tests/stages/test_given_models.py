@@ -43,6 +43,7 @@ def test_what_a_model_is_made_of_is_read_from_it():
             if changes.get("num_interactions") != 1 or key not in (
                 "max_L",
                 "MLP_irreps",
+                "interaction",
             ):  # one layer has neither
                 assert found[key] == getattr(s.architecture, key), (changes, key)
 

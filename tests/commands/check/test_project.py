@@ -78,7 +78,7 @@ def test_control_in_must_be_there_with_a_functional(folder):
 
 
 def test_a_periodic_system_needs_a_k_grid(folder):
-    ase.io.write(folder / "geometry.xyz", bulk("Cu"), format="extxyz")
+    ase.io.write(folder / "geometry.xyz", bulk("Cu", cubic=True), format="extxyz")
     (folder / "species" / "29_Cu_default").write_text("species\n")
     assert "has no k_grid, but geometry is periodic and needs one" in problems(folder, AIMS_GEOMETRY)
     (folder / "control.in").write_text("xc pbe\nk_grid 2 2 2\n")
@@ -301,7 +301,7 @@ def test_the_lines_of_a_long_dataset_are_looked_at_to_the_end(folder, monkeypatc
 def two_systems(folder):
     (folder / "many").mkdir()
     ase.io.write(folder / "many" / "water.xyz", molecule("H2O"))
-    ase.io.write(folder / "many" / "argon.xyz", Atoms("Ar"))
+    ase.io.write(folder / "many" / "argon.xyz", Atoms("Ar2", [[0, 0, 0], [0, 0, 3.8]]))
     return GEOMETRY.replace("geometry.xyz", "many")
 
 
