@@ -57,10 +57,14 @@ class ValidationProgress:
     def __init__(self) -> None:
         self.best, self.stale, self.frames = math.inf, 0, 0
 
+    def comparable(self, frames: int) -> bool:
+        """Whether a loss on this many frames can be compared with the best one."""
+        return self.frames in (0, frames)
+
     def look(self, loss: float, frames: int, margin: float) -> bool:
         """Record a validation loss on this many frames; True if it is an improvement."""
-        if self.frames and frames != self.frames:
-            self.best, self.frames = loss, frames
+        if not self.comparable(frames):
+            self.best, self.frames = math.inf if math.isnan(loss) else loss, frames
             return False
         self.frames = frames
         if self.best - loss > margin:

@@ -98,11 +98,17 @@ class Schedule:
         self.lr = self.initial = float(training.lr)
         self.best, self.bad = math.inf, 0
 
-    def after_validation(self, loss: float) -> None:
-        """Update the learning rate after a validation with this loss (any unit)."""
+    def after_validation(self, loss: float, comparable: bool = True) -> None:
+        """Update the learning rate after a validation with this loss (any unit).
+
+        comparable: False if the validation set is not that of the best loss, so that this loss is the best of its set
+        and neither an improvement nor a failure.
+        """
         if not self.plateau:
             return
-        if loss < self.best * (1 - 1e-4):
+        if not comparable:
+            self.best = math.inf if math.isnan(loss) else loss
+        elif loss < self.best * (1 - 1e-4):
             self.best, self.bad = loss, 0
         else:
             self.bad += 1

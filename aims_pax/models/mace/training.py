@@ -205,9 +205,10 @@ def _gradient(member: Member, graphs: Sequence[LabelledGraph], loss: Loss) -> to
 def _take_in(member: Member, frames: int, plan: TrainingPlan) -> bool:
     """Update progress, learning rate and weight average after a validation; True if the optimiser was reset."""
     loss = member.seen.loss
+    comparable = member.progress.comparable(frames)
     improved = member.progress.look(loss, frames, plan.margin)
     if plan.schedule:
-        member.schedule.after_validation(loss)
+        member.schedule.after_validation(loss, comparable)
     if member.settings.training.swa:
         member.swa.add(member.weights, restart=improved)
     if plan.patience is not None and member.progress.stale > plan.patience:

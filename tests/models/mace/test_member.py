@@ -26,6 +26,15 @@ def test_a_loss_that_is_not_finite_is_no_improvement():
     assert progress.stale == 2
 
 
+def test_a_loss_that_is_not_finite_on_new_frames_can_be_beaten():
+    progress = ValidationProgress()
+    assert [progress.look(1.0, 10, 0.1), progress.look(np.nan, 11, 0.1), progress.look(3.0, 11, 0.1)] == [
+        True,
+        False,
+        True,
+    ]
+
+
 def test_weights_arrays_of_another_architecture_are_refused(member):
     other = Member("m_2", 2, build_model(settings(num_channels=4), (1, 8), 2), settings())
     with pytest.raises(RestartError, match="m_1 belong to another architecture"):

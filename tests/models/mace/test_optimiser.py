@@ -23,6 +23,19 @@ def test_reduce_on_plateau_is_that_of_torch():
     assert ours.lr < 0.1 * training.lr
 
 
+@pytest.mark.parametrize("first", [8.0, np.nan])
+def test_a_loss_on_other_frames_is_no_failure_but_the_one_to_beat(first):
+    schedule = Schedule(settings(scheduler_patience=1, lr_factor=0.5).training)
+    schedule.after_validation(1.0)
+    schedule.after_validation(first, comparable=False)
+    for loss in (7.0, 6.0, 5.0, 4.0):  # all above the best of the former frames
+        schedule.after_validation(loss)
+    assert schedule.lr == schedule.initial
+    for _ in range(2):
+        schedule.after_validation(4.0)
+    assert schedule.lr == schedule.initial / 2
+
+
 def test_exponential_decay_counts_epochs_and_does_not_look_at_losses():
     schedule = Schedule(settings(scheduler="ExponentialLR", lr_scheduler_gamma=0.9).training)
     for _ in range(3):

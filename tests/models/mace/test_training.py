@@ -129,10 +129,10 @@ def test_losses_on_a_grown_validation_set_are_a_new_mark():
     made = member()
     losses = loss(made)
     training_round(made, TRAIN, VALID[:2], plan(1, margin=0.0, patience=5), losses)
-    made.progress.best = 1e-9
+    made.progress.best = made.schedule.best = 1e-9
     training_round(made, TRAIN, VALID, plan(1, margin=0.0, patience=5), losses)
-    assert made.progress.best == made.seen.loss
-    assert made.progress.stale == 0
+    assert made.progress.best == made.schedule.best == made.seen.loss
+    assert made.progress.stale == made.schedule.bad == 0
 
 
 def test_the_scheduler_lowers_the_learning_rate_only_when_it_may():
