@@ -71,6 +71,8 @@ def in_double_precision(built: Ensemble) -> None:
     built.potential()
     assert built._backend is not None
     built._backend.single = False
+    for member in built._backend.members:
+        member.single = False
 
 
 def twenty_one_atoms() -> Frame:
