@@ -10,7 +10,8 @@ again, as in the MD of a run.
 from __future__ import annotations
 
 import glob
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -70,13 +71,33 @@ def calculator(
     chosen = chosen_files(path)
     files = chosen.files if spread else chosen.files[: chosen.acting]
     kind = common_kind(files)
-    return ModelCalculator(kind.load_fast(files, device, dtype, inference), chosen.acting, kind.has_stress)
+    made = ModelCalculator(kind.load_fast(files, device, dtype, inference), chosen.acting, kind.has_stress)
+    made.source = Source(tuple(file.absolute() for file in files), chosen.acting, inference, device, dtype)
+    return made
+
+
+@dataclass(frozen=True)
+class Source:
+    """The files of a calculator and how they are read, so that another process can do it again."""
+
+    files: tuple[Path, ...]
+    acting: int
+    inference: str
+    device: str
+    dtype: str | None
+
+    def read(self) -> ModelCalculator:
+        """The calculator. Raises SettingsError for files that cannot be used."""
+        made = calculator(self.files, self.inference, device=self.device, dtype=self.dtype)
+        made.acting, made.source = self.acting, self
+        return made
 
 
 class ModelCalculator(Calculator):
     """Energies and forces of a `ModelPotential`; made by `calculator`.
 
     acting: the first so many members give energy, forces and stress, by their mean; all of them give the spread.
+    A copy shares the models. Pickled, it is the names of its files, which the other process reads.
     """
 
     name = "aims-pax"
@@ -93,11 +114,26 @@ class ModelCalculator(Calculator):
             self.implemented_properties += ["stress_var"] if has_stress else []
         if potential.members > 1 or getattr(potential, "has_spread", False):
             self.implemented_properties.append("forces_spread")
+        self.has_stress = has_stress
+        self.source: Source | None = None  # of those that `calculator` has made
         self._bound: Bound | None = None
         self._electrons: tuple[Any, ...] = ()
         self._stress = (
             False  # whether it was ever requested: then it is always computed along with the forces
         )
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> ModelCalculator:
+        new = ModelCalculator(self.potential, self.acting, self.has_stress)
+        new.source, new._electrons = self.source, self._electrons
+        new.atoms, new.results = deepcopy(self.atoms, memo), deepcopy(self.results, memo)
+        return new
+
+    def __reduce__(self) -> tuple[Callable[[Source], ModelCalculator], tuple[Source]]:
+        if self.source is None:
+            raise TypeError(
+                "only calculators that `aims_pax.calculator` made from files can be sent to another process"
+            )
+        return Source.read, (self.source,)
 
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
         """What has changed since the last calculation; charge and spin in `atoms.info` count too."""
@@ -138,6 +174,8 @@ class ModelCalculator(Calculator):
             )
 
     def _bind(self, atoms: Atoms) -> None:
+        if len(atoms) == 0:
+            raise SettingsError("there are no atoms, so there is no energy")
         unknown = sorted({*map(int, atoms.numbers)} - {*self.potential.elements})
         if unknown:
             names, known = (

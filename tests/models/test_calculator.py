@@ -1,11 +1,13 @@
 """`aims_pax.calculator`: energies of MACECalculator by the run's inference, and the spread of the committee."""
 
+import copy
 import json
+import pickle
 
 import ase.io
 import numpy as np
 import pytest
-from ase import units
+from ase import Atoms, units
 from ase.build import bulk, molecule
 from ase.calculators.calculator import CalculationFailed, PropertyNotImplementedError
 from ase.calculators.harmonic import SpringCalculator
@@ -218,3 +220,30 @@ def test_a_stress_that_the_baseline_does_not_have_is_refused_and_not_given_as_na
     with pytest.raises(PropertyNotImplementedError, match="stress not present in this calculation"):
         calc.get_property("stress", COPPER)
     assert calc.get_property("energy", COPPER) == pytest.approx(0.0)
+
+
+def test_a_pickled_calculator_reads_its_files_again_and_a_copy_shares_the_models(files):
+    calc = calculator(files[0].parent, "torch", dtype="float64")
+    atoms = ETHANOL.copy()
+    atoms.calc = calc
+    expected = atoms.get_potential_energy()
+    atoms.rattle(0.1)
+    moved = atoms.get_potential_energy()
+    for again in (pickle.loads(pickle.dumps(calc)), copy.deepcopy(calc)):
+        assert (again.acting, again.potential.members) == (1, 2)
+        assert again.get_potential_energy(ETHANOL) == expected
+        assert calc.results["energy"] == moved  # each has results of its own
+    assert copy.deepcopy(calc).potential is calc.potential
+    both = copy.deepcopy(atoms)
+    assert not both.calc.calculation_required(both, ["energy"])
+    assert both.get_potential_energy() == moved
+
+
+def test_a_calculator_that_was_not_read_from_files_cannot_be_pickled(files):
+    with pytest.raises(TypeError, match="made from files"):
+        pickle.dumps(ModelCalculator(calculator(files[0]).potential))
+
+
+def test_no_atoms_have_no_energy(files):
+    with pytest.raises(SettingsError, match="there are no atoms"):
+        calculator(files[0]).get_potential_energy(Atoms())
