@@ -298,7 +298,8 @@ class MaceMiscSettings(Section):
         "How the models are evaluated in dynamics: `native` (symmetrix, the extra `fast`; CPU, many times faster; "
         "`float32` models in single precision, forces within 2e-5 of the largest), `torch`, or `auto`: native if it is "
         "installed, supports the architecture and agrees with torch, unless the models have 96 channels or more: a run "
-        "changes weights often, symmetrix takes seconds to read so many, and its steps are then no faster.",
+        "changes weights often, and symmetrix needs longer to read so many than its faster steps save. Where a label takes "
+        "minutes, `native` may be faster all the same.",
     )
     enable_cueq: Flag = key(
         False,
