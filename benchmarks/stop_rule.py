@@ -105,7 +105,10 @@ class Stopping(Efficiency):
             said = {t: decide(calibration, state.n_train, t, CONFIDENCE) for t in targets}
             labels = int(meta["remarks"]["entries"])
             found[labels, version] = Moment(
-                labels, errors[version], {f"{t:g}": d.verdict for t, d in said.items()}, said[targets[0]].error
+                labels,
+                errors[version],
+                {f"{t:g}": d.verdict for t, d in said.items()},
+                said[targets[0]].error,
             )
         return list(found.values())
 
@@ -160,7 +163,9 @@ def main() -> None:
             for target in given.targets:
                 best, rule = hindsight(moments, target), stopped(moments, target)
                 said = f"{rule[0]} | {1000 * rule[1]:.0f} | {rule[2]}" if rule else "not ended | | open"
-                print(f"| {name} {seed} | {1000 * target:.0f} | {best or 'not reached'} | {said} |", flush=True)
+                print(
+                    f"| {name} {seed} | {1000 * target:.0f} | {best or 'not reached'} | {said} |", flush=True
+                )
 
 
 if __name__ == "__main__":

@@ -298,8 +298,8 @@ class MaceMiscSettings(Section):
         "How the models are evaluated in dynamics: `native` (symmetrix, the extra `fast`; CPU, many times faster; "
         "`float32` models in single precision, forces within 2e-5 of the largest), `torch`, or `auto`: native if it is "
         "installed, supports the architecture and agrees with torch, unless the models have 96 channels or more: a run "
-        "changes weights often, and symmetrix needs longer to read so many than its faster steps save. Where a label takes "
-        "minutes, `native` may be faster all the same.",
+        "changes weights often, and symmetrix needs longer to read so many than its "
+        "faster steps save. If a label takes minutes, `native` can be faster.",
     )
     enable_cueq: Flag = key(
         False,

@@ -46,7 +46,7 @@ COPIES, STREAMED = (
     (30, 48, 82),
     (12, 16, 28),
 )  # numbers per edge and channel for max_L 0, 1, 2: 20 % more than measured
-WIDE = 96  # channels from which reading new weights costs more than some 40 steps of a committee gain over torch
+WIDE = 96  # channels from which reading new weights takes as long as 40 steps of a committee save
 FEW = 8  # up to this many elements of a model are all read, also if they do not occur
 Int32 = NDArray[np.int32]
 
@@ -400,7 +400,9 @@ def _too_slow_to_read(model: MaceModel) -> str | None:
     channels = int(model.node_embedding.linear.irreps_out.dim)
     if channels < WIDE or unsupported_part(model) is not None:
         return None
-    return f"symmetrix needs seconds to read new weights of {channels} channels, more than its faster steps save"
+    return (
+        f"symmetrix needs seconds to read new weights of {channels} channels, more than its faster steps save"
+    )
 
 
 def _symmetrix() -> Any:
