@@ -1,7 +1,7 @@
 """Does `stop: when_done` end a run where hindsight would have ended it?
 
     python benchmarks/stop_rule.py --folder FOLDER [--systems ethanol glycol copper] [--seeds 1 2] [--labels 110]
-        [--targets 0.5 0.35]
+        [--targets 0.2 0.16 0.14 0.12]
 
 Each run is one of `aims-PAX` with the default rule and settings (systems, references and test frames of
 `label_efficiency.py`), of which all snapshots of active learning are kept. It goes on until it has --labels labels.
@@ -91,7 +91,9 @@ class Stopping(Efficiency):
         frames = [Frame.from_atoms(atoms) for atoms in tests]
         true = [atoms.arrays["REF_forces"] for atoms in tests]
         elements = sorted({int(z) for f in frames for z in f.numbers})
-        ensemble = Ensemble.build(settings.mace, [1, 2], elements, mine)
+        models = sorted((mine / "model").glob("*.model"))
+        seeds = [int(model.stem.rsplit("_", 1)[1]) for model in models]
+        ensemble = Ensemble.build(settings.mace, seeds, elements, mine)
         errors: dict[int, float] = {}
         found: dict[tuple[int, int], Moment] = {}
         for path in sorted((mine / "restart" / "explore").glob("state-*.npy")):
@@ -147,7 +149,7 @@ def main() -> None:
     parser.add_argument("--systems", nargs="+", default=["ethanol", "glycol", "copper"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--labels", type=int, default=110)
-    parser.add_argument("--targets", type=float, nargs="+", default=[0.5, 0.35])
+    parser.add_argument("--targets", type=float, nargs="+", default=[0.2, 0.16, 0.14, 0.12])
     parser.add_argument("--folder", type=Path, required=True)
     given = parser.parse_args()
     warnings.filterwarnings("ignore")
