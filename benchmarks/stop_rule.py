@@ -10,9 +10,10 @@ committee of that snapshot predicts the test frames, from the reference's own MD
 mean of the largest force error of a frame, which is what the rule estimates.
 
 Hindsight ends at the first snapshot from which the true error (the median of three snapshots in a row) stays below the
-target. The MD without a new region that the rule also wants (`quiet_MD_steps`) is left out: it can only delay the end.
-A target that is reached neither by the rule nor in hindsight within --labels counts as agreement and is listed as
-such. Runs that are in FOLDER already are not repeated.
+target. The MD without a new region that the rule also wants (`quiet_MD_steps`) is left out: it only delays the end. A
+target that is reached neither by the rule nor in hindsight within --labels counts as agreement and is listed as such.
+Also printed: how many test frames have an error below the calibrated 90 % bound, while labels arrive and weights
+change. Runs that are in FOLDER already are not repeated.
 """
 
 from __future__ import annotations
@@ -32,10 +33,12 @@ from typing import Any
 
 import numpy as np
 import priors
+import torch
 from label_efficiency import Efficiency
 
 from aims_pax.core.active_learning_state import State
 from aims_pax.core.stop_rule import decide
+from aims_pax.core.uncertainty import atomic_sd
 from aims_pax.frames import Frame
 from aims_pax.models.mace import Ensemble
 from aims_pax.record.arrays import unpack_arrays
@@ -43,6 +46,7 @@ from aims_pax.record.checkpoint import from_plain
 from aims_pax.settings import read_settings
 
 CONFIDENCE = 0.9
+Pairs = np.ndarray  # (F, 2): spread and error of each frame, eV/Å
 KEPT = (  # the command of a run, whose snapshots are frequent and stay
     "import aims_pax.engine.event_loop as loop, aims_pax.record.checkpoint as checkpoint; "
     "loop.SNAPSHOT_SECONDS = 2.0; checkpoint.KEEP = 10**6; from aims_pax.cli import main; main()"
@@ -51,12 +55,14 @@ KEPT = (  # the command of a run, whose snapshots are frequent and stay
 
 @dataclass(frozen=True)
 class Moment:
-    """A snapshot: labels so far, true error (eV/Å) and, for each target, verdict and estimated error."""
+    """A snapshot: labels so far, true and estimated error (eV/Å), the verdict for each target, and the share of test
+    frames whose error is below the calibrated bound (NaN before there is one)."""
 
     labels: int
     error: float
     verdicts: dict[str, str]
     estimate: float
+    covered: float
 
 
 class Stopping(Efficiency):
@@ -94,37 +100,40 @@ class Stopping(Efficiency):
         models = sorted((mine / "model").glob("*.model"))
         seeds = [int(model.stem.rsplit("_", 1)[1]) for model in models]
         ensemble = Ensemble.build(settings.mace, seeds, elements, mine)
-        errors: dict[int, float] = {}
+        measured: dict[int, Pairs] = {}
         found: dict[tuple[int, int], Moment] = {}
         for path in sorted((mine / "restart" / "explore").glob("state-*.npy")):
             _, meta = unpack_arrays(path.read_bytes())
             version, state = int(meta["version"]), from_plain(State, meta["state"])
-            if version not in errors:
+            if version not in measured:
                 weights, _ = unpack_arrays((path.parent / f"weights-{version:06d}.npy").read_bytes())
                 ensemble.restore(weights)
-                errors[version] = self.error_of(ensemble, frames, true)
+                measured[version] = spreads_and_errors(ensemble, frames, true)
             [(_, calibration)] = state.calibrations
             said = {t: decide(calibration, state.n_train, t, CONFIDENCE) for t in targets}
+            spreads, errors = measured[version].T
+            fitted = calibration.map
+            below = [
+                fitted is not None and e <= fitted.bound(s) for s, e in zip(spreads, errors, strict=True)
+            ]
             labels = int(meta["remarks"]["entries"])
             found[labels, version] = Moment(
-                labels,
-                errors[version],
-                {f"{t:g}": d.verdict for t, d in said.items()},
-                said[targets[0]].error,
-            )
+                labels, float(errors.mean()), {f"{t:g}": d.verdict for t, d in said.items()}, said[targets[0]].error,
+                float(np.mean(below)) if fitted is not None else np.nan,
+            )  # fmt: skip
         return list(found.values())
 
-    @staticmethod
-    def error_of(ensemble: Ensemble, frames: list[Frame], true: list[Any]) -> float:
-        import torch
 
-        bound = ensemble.potential().bind(frames)
-        positions = torch.from_numpy(np.concatenate([f.positions for f in frames]))
-        cells = torch.from_numpy(np.stack([f.cell for f in frames]))
-        forces = bound(positions, cells).forces.detach().double().numpy().mean(0)  # (atoms of all frames, 3)
-        ends = np.cumsum([len(f) for f in frames])[:-1]
-        pairs = zip(np.split(forces, ends), true, strict=True)
-        return float(np.mean([np.abs(mine - theirs).max() for mine, theirs in pairs]))
+def spreads_and_errors(ensemble: Ensemble, frames: list[Frame], true: list[Any]) -> Pairs:
+    """(F, 2): largest spread of an atom and largest error of a component of the committee's mean, eV/Å."""
+    bound = ensemble.potential().bind(frames)
+    positions = torch.from_numpy(np.concatenate([f.positions for f in frames]))
+    cells = torch.from_numpy(np.stack([f.cell for f in frames]))
+    forces = bound(positions, cells).forces.detach().double().numpy()  # (M, atoms of all frames, 3)
+    each = np.split(forces, np.cumsum([len(f) for f in frames])[:-1], axis=1)
+    return np.array(
+        [(atomic_sd(f).max(), np.abs(f.mean(0) - t).max()) for f, t in zip(each, true, strict=True)]
+    )
 
 
 def hindsight(moments: list[Moment], target: float) -> int | None:
@@ -160,7 +169,7 @@ def main() -> None:
         for seed in given.seeds:
             mine = bench.run(given.labels, seed)
             moments = bench.moments(mine, given.targets)
-            rows = [[m.labels, m.error, m.estimate, *m.verdicts.values()] for m in moments]
+            rows = [[m.labels, m.error, m.estimate, m.covered, *m.verdicts.values()] for m in moments]
             (mine / "moments.json").write_text(json.dumps(rows))
             for target in given.targets:
                 best, rule = hindsight(moments, target), stopped(moments, target)
@@ -168,6 +177,9 @@ def main() -> None:
                 print(
                     f"| {name} {seed} | {1000 * target:.0f} | {best or 'not reached'} | {said} |", flush=True
                 )
+            covered = [m.covered for m in moments if np.isfinite(m.covered)]
+            share = f"{100 * np.mean(covered):.0f} % of the test frames below the bound"
+            print(f"{name} {seed}: {share}, {len(covered)} snapshots")
 
 
 if __name__ == "__main__":
