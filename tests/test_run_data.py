@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -97,9 +98,11 @@ def from_given(tmp_path, given, change=lambda f: f, **misc):
             "MISC": misc,
         },
     )
-    from dataclasses import replace
+    return with_given(folder, map(change, given))
 
-    bare = [replace(change(f), origin={}) for f in given]
+
+def with_given(folder, given):
+    bare = [replace(f, origin={}) for f in given]
     (folder / "train.xyz").write_text(to_extxyz(bare[:-2]))
     (folder / "valid.xyz").write_text(to_extxyz(bare[-2:]))
     return folder
@@ -142,6 +145,37 @@ def test_given_labels_of_another_method_are_refused_before_anything_is_trained(t
     )
     assert "another method than the reference" in ended(folder, "aims-PAX", 2, "check", "--try", ".")
     ended(from_given(tmp_path, given, doubled, check_given_data=0), "aims-PAX-al")
+
+
+def test_without_labels_the_models_learn_the_given_structures_and_later_more(tmp_path, given):
+    """`max_labels: 0`, with and without a reference; raised, the same folder goes on with active learning."""
+    none = {
+        "initial_train_dataset": "train.xyz",
+        "initial_valid_dataset": "valid.xyz",
+        "max_labels": 0,
+        "max_convergence_epochs": 2,
+        "ensemble_size": 2,
+    }
+    changes = {"INITIAL_DATASET_GENERATION": None, "ACTIVE_LEARNING": none, "MISC": {"check_given_data": 0}}
+    ours = {**changes, "REFERENCE": {"type": "given", "factory": None, "kwargs": None}}
+    without = with_given(write_project(tmp_path / "without", ours), given)
+    said = ended(without)
+    assert "no active learning (max_labels: 0" in said
+    assert "reference calculations" not in said
+    assert len(list((without / "results").glob("*.model"))) == 1
+    assert not list((without / "data/labels").rglob("*_*.json"))
+    again = ended(without)
+    assert "To continue, raise ACTIVE_LEARNING.max_labels" in again
+    assert "visit 1" not in again  # nothing is trained again
+
+    folder = with_given(write_project(tmp_path / "later", changes), given)
+    assert "no active learning (max_labels: 0" in ended(folder)
+    write_project(
+        folder, {**changes, "ACTIVE_LEARNING": {**none, "max_labels": 1, "max_MD_steps": 40, "c_x": -1.0}}
+    )
+    said = ended(folder)
+    assert "active learning: 3 trajectories of water" in said
+    assert "1 active learning (1 of max_labels 1 asked for)" in said
 
 
 def test_two_projects_with_one_dataset_dir_are_refused_with_the_owner(tmp_path):

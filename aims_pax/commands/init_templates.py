@@ -203,7 +203,8 @@ ACTIVE_LEARNING:                        # the models are fine-tuned on your data
   ensemble_size: 3                      # models whose disagreement is the uncertainty
   skip_step_mlff: 20                    # MD steps between two checks of the uncertainty
   epochs_per_worker: 2                  # training epochs for each new structure
-  max_labels: 20                        # budget of reference calculations of this stage, test structures included
+  max_labels: 20                        # budget of reference calculations of this stage, test structures included;
+                                        # 0, without n_test: learn these structures only
   n_test: 10                            # test structures for the errors at the end; never used in training
   convergence_patience: 30
   max_convergence_epochs: 200

@@ -75,6 +75,9 @@ from aims_pax.core.work import (
 NAME = "explore"
 
 
+NO_LABELS = "max_labels: 0, the models learn the structures that they have"
+
+
 def begin(systems: tuple[str, ...], rules: ExploreRules, n_train: int, valid: dict[str, int]) -> State:
     """The state before the first step: one trajectory for each entry of `systems`."""
     keys = dict.fromkeys(systems) if rules.per_system else {"": None}
@@ -84,6 +87,7 @@ def begin(systems: tuple[str, ...], rules: ExploreRules, n_train: int, valid: di
         n_train=n_train,
         valid=tuple((system, valid.get(system, 0)) for system in dict.fromkeys(systems)),
         warm_up=WarmUp(math.ceil(rules.warm_up_epochs * min(1.0, SMALL_SET / n_train)) if n_train else 0),
+        stopped=NO_LABELS if rules.max_labels < 1 else None,
     )
     return with_systems(state, rules)
 

@@ -79,7 +79,7 @@ def fraction_done(state: State, rules: ExploreRules) -> float:
     wanted = rules.max_train - (state.n_train - added)
     shares = [
         sum(t.step for t in state.trajectories) / (rules.max_steps * len(state.trajectories)),
-        state.n_asked / rules.max_labels,
+        state.n_asked / rules.max_labels if rules.max_labels else 1.0,
         added / wanted if wanted > 0 else 1.0,
     ]
     if rules.max_steps == rules.max_labels == rules.max_train == math.inf:

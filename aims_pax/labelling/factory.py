@@ -16,6 +16,7 @@ from aims_pax.labelling.executors.base import Executor
 from aims_pax.labelling.executors.inline import InlineExecutor
 from aims_pax.labelling.references.ase_calculator import CalculatorReference
 from aims_pax.labelling.references.fhi_aims import AimsReference
+from aims_pax.labelling.references.given_labels import GivenLabels
 from aims_pax.schedulers.base import Scheduler, launch_slots
 from aims_pax.schedulers.registry import known_schedulers, own_scheduler
 from aims_pax.schedulers.usable_cores import cores
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 KINDS = ("inline", "threads", "htex")  # of executors on one machine
+AnyReference = AimsReference | CalculatorReference | GivenLabels
 NO_WALLTIME = (
     "%s sets no walltime: when the queue's own limit ends a block, its calculations are cut off and begin again; set "
     "it, e.g. %s"
@@ -42,15 +44,15 @@ UNTESTED = (
 )
 
 
-def reference_of(
-    settings: LabellingSettings, frames: Iterable[Frame] | None = None
-) -> AimsReference | CalculatorReference:
+def reference_of(settings: LabellingSettings, frames: Iterable[Frame] | None = None) -> AnyReference:
     """REFERENCE, or FHI-aims with control.in, species_dir and CLUSTER.launch_str when there is none.
 
     frames: what will be labelled, None for the geometries of the settings; whether any of them is charged or has
     unpaired electrons is part of the method of a calculator.
     """
     reference, cluster = settings.reference, settings.cluster
+    if reference.type == "given":
+        return GivenLabels()
     if reference.type == "calculator":
         assert reference.factory is not None  # checked by the settings
         return CalculatorReference(
@@ -69,6 +71,8 @@ def reference_of(
 def reference_remarks(settings: LabellingSettings) -> Iterator[str]:
     """Warnings about the input of the reference: contents that have no effect or an unexpected one."""
     reference = settings.reference
+    if reference.type == "given":
+        return
     if reference.type == "calculator":
         wanted: list[Wanted] = [(("REFERENCE",), str(reference.factory), dict(reference.kwargs))]
         for place, text in odd_arguments(wanted, settings.folder):
@@ -97,12 +101,14 @@ def _systems(settings: LabellingSettings) -> Sequence[System]:
 
 def executor_of(
     settings: LabellingSettings,
-    reference: AimsReference | CalculatorReference,
+    reference: AnyReference,
     environment: Mapping[str, str] = os.environ,
 ) -> Executor:
     """CLUSTER.type and .executor; `auto` = threads for programs and quick calculators, processes for the others."""
     cluster = settings.cluster
     kind = cluster.executor
+    if isinstance(reference, GivenLabels):
+        return InlineExecutor()
     if cluster.scheduler is not None:
         return _blocks(settings, cluster.scheduler)
     if kind == "auto":
@@ -125,7 +131,7 @@ def executor_of(
 
 def places_here(settings: LabellingSettings, environment: Mapping[str, str] = os.environ) -> int:
     """How many calculations have room on this machine, or in the job that this process runs in."""
-    if settings.reference.type == "calculator":
+    if settings.reference.type != "aims":
         return cores()
     launch, own = settings.cluster.launch_str or "", own_scheduler(environment)
     return launch_slots(launch, cores()) if own is None else own.allocation_slots(launch, environment)

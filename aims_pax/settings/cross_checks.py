@@ -15,7 +15,7 @@ from aims_pax.settings.foundation import DATA, REPLAY
 from aims_pax.settings.foundation import NAME as FOUNDATION
 from aims_pax.settings.foundation import TRAINING as RECIPE
 from aims_pax.settings.inference_support import objections
-from aims_pax.settings.mace import UNWEIGHTED
+from aims_pax.settings.mace import FROM_REFERENCE, UNWEIGHTED
 from aims_pax.settings.md import BAR
 from aims_pax.settings.pretraining import LR_AFTER
 from aims_pax.settings.pretraining import NAME as PRETRAINING
@@ -48,7 +48,8 @@ def _mandatory(parts: Parts) -> Iterator[Finding]:
         BATCH: lambda: parts.batch,
         BATCH_OR_AIMS: lambda: parts.aims or parts.batch,
         **{type_is(s.name): _type_is(parts, s.name) for s in HEADERS.values()},
-        "the type is `calculator`": lambda: not parts.aims,
+        "there is active learning": lambda: parts.active is not None and parts.active.max_labels != 0,
+        "the type is `calculator`": lambda: bool(parts["REFERENCE"].type == "calculator"),
     }
     for name in (INITIAL, ACTIVE, "CLUSTER", "REFERENCE"):
         try:
@@ -381,9 +382,51 @@ def _engines(parts: Parts) -> Iterator[Finding]:
         yield MACE, ("MISC", key), text
 
 
+def _no_reference(parts: Parts) -> Iterator[Finding]:
+    """REFERENCE.type: given, with which nothing may ask for a label."""
+    if parts["REFERENCE"].type != "given":
+        return
+    because = "REFERENCE.type is given, so nothing can be labelled"
+    if parts[INITIAL] is not None:
+        yield (
+            PROJECT,
+            (INITIAL,),
+            f"{because}: remove this section, and set ACTIVE_LEARNING.initial_train_dataset",
+        )
+    active, misc = parts.active, parts["MISC"]
+    if active is not None and active.max_labels != 0:
+        yield PROJECT, (ACTIVE, "max_labels"), f"{because}: set max_labels: 0"
+    if parts.mace and parts["ARCHITECTURE"].atomic_energies == FROM_REFERENCE:
+        yield (
+            MACE,
+            ("ARCHITECTURE", "atomic_energies"),
+            f"{because}: write the energies of the atoms, or remove it",
+        )
+    if "check_given_data" in misc.model_fields_set and misc.check_given_data:
+        yield PROJECT, ("MISC", "check_given_data"), f"{because}: set 0, or remove it"
+
+
+def _no_exploration(parts: Parts) -> Iterator[Finding]:
+    """ACTIVE_LEARNING.max_labels: 0."""
+    s = parts.active
+    if s is None or s.max_labels != 0:
+        return
+    if s.n_test:
+        text = "test structures come from active learning, and max_labels is 0; use MISC.test_set"
+        yield PROJECT, (ACTIVE, "n_test"), text
+    if parts[INITIAL] is None and s.initial_train_dataset is None and s.initial_models:
+        yield (
+            PROJECT,
+            (ACTIVE, "max_labels"),
+            "0, and no initial_train_dataset: the models have nothing to learn",
+        )
+
+
 ERRORS: tuple[Rule, ...] = (
     _sections,
     _mandatory,
+    _no_reference,
+    _no_exploration,
     _same_in_both,
     _one_beginning,
     _targets,

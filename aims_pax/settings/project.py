@@ -66,7 +66,7 @@ Replay = Annotated[str, one_of("full_dataset", "random_subset"), Kind("`str`")]
 Criterion = Annotated[str, one_of("force_mae", "loss"), Kind("`str`")]
 FinalTraining = Annotated[str, one_of("fresh", "continued", "shrink_perturb"), Kind("`str`")]
 SpinConvention = Annotated[str, one_of("None", "multiplicity", "unpaired_electrons"), Kind("`str` or `None`")]
-Method = Annotated[str, one_of("aims", "calculator", fhi_aims="aims"), Kind("`str`")]
+Method = Annotated[str, one_of("aims", "calculator", "given", fhi_aims="aims"), Kind("`str`")]
 
 
 def _seeds(value: object) -> dict[str, int]:
@@ -238,10 +238,11 @@ class ActiveLearningSettings(Section):
         mandatory="the reference is FHI-aims",
     )
     num_trajectories: Whole = key(
-        ...,
+        1,
         "Number of simultaneous trajectories. Geometries are assigned to them in turn.",
         possible=COUNT,
         plausible="[1, 1000]",
+        mandatory="there is active learning",
     )
     analysis: Flag = key(
         False,
@@ -414,8 +415,9 @@ class ActiveLearningSettings(Section):
     max_labels: Limit = key(
         math.inf,
         "Budget: active learning stops after this many reference calculations of its own; those of the initial dataset "
-        "and of `MISC.check_given_data` are not counted.",
-        possible=LIMIT,
+        "and of `MISC.check_given_data` are not counted. 0: no active learning; the models learn the structures "
+        "that they have, and converge.",
+        possible="[0, inf]",
     )
     n_test: Whole = key(
         0,
@@ -584,7 +586,8 @@ class ReferenceSettings(Section):
     type: Method = key(
         "aims",
         "`aims`: FHI-aims with `control.in`, `species_dir` and `CLUSTER.launch_str`; `calculator`: any "
-        "ASE calculator.",
+        "ASE calculator; `given`: no labels are computed, the models learn given structures only "
+        "(`ACTIVE_LEARNING.max_labels: 0`).",
     )
     factory: OptionalText = key(
         None,

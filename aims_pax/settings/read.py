@@ -211,7 +211,7 @@ class _Reader:
     def _section(
         self, document: Document, label: str, name: str, model: type[Section], raw: dict[Any, Any]
     ) -> Any:
-        if name == "CLUSTER" and "type" not in raw and not BATCH_KEYS & set(raw) and self._calculator():
+        if name == "CLUSTER" and "type" not in raw and not BATCH_KEYS & set(raw) and self._without_aims():
             raw["type"] = "local"
         if name == pretraining.NAME:
             return self._pretraining(document, raw)
@@ -286,15 +286,18 @@ class _Reader:
                     document.lines[(*place, key)] = document.line((*place, written))
         return table
 
-    def _calculator(self) -> bool:
+    def _without_aims(self) -> bool:
         reference = self.project.get("REFERENCE")
-        return reference is not None and reference.type == "calculator"
+        return reference is not None and reference.type != "aims"
 
     def _no_cluster(self, document: Document) -> ClusterSettings | None:
-        if self._calculator():
+        if self._without_aims():
             return ClusterSettings(type="local")
         if "REFERENCE" not in self.broken:
             text = f"this section is mandatory when the reference is FHI-aims. {_first(ClusterSettings)}"
+            active = self.project.get("ACTIVE_LEARNING")
+            if active is not None and active.max_labels == 0:
+                text = "mandatory for FHI-aims; as nothing is labelled (max_labels: 0), write REFERENCE: {type: given}"
             self._broken(document, cross_checks.PROJECT, ("CLUSTER",), text)
         self.broken.add("CLUSTER")
         return None

@@ -207,6 +207,20 @@ TABLE = (
         "REFERENCE.type is aims",
     ),
     NoEffect(
+        "REFERENCE",
+        "factory kwargs charge_key spin_key spin_convention",
+        lambda _, s: s.type == "given",
+        "REFERENCE.type is given",
+    ),
+    NoEffect(
+        ACTIVE,
+        "num_trajectories max_MD_steps max_train_set_size skip_step_mlff c_x acquisition window_steps "
+        "labels_per_window selection start_structures energy_limit spread_limit epochs_before_exploration threshold "
+        "audit_share bias md_force",
+        lambda _, s: s.max_labels == 0,
+        "there is no active learning (max_labels: 0)",
+    ),
+    NoEffect(
         "CLUSTER",
         "project_name parsl_options worker_str",
         lambda p, _: not p.batch,

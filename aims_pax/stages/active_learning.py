@@ -50,6 +50,7 @@ from aims_pax.record.checkpoint import Checkpoint, Snapshot, discard, exists, to
 from aims_pax.record.files import write_text
 from aims_pax.record.folder import RunFolder
 from aims_pax.report.live_view import LastCheck
+from aims_pax.settings.project import ActiveLearningSettings
 from aims_pax.stages.frame_selection import KNOWN, FrameSelection
 from aims_pax.stages.initial_dataset import write_sets
 from aims_pax.stages.start_structures import EnergyRanges, start_structures
@@ -82,28 +83,36 @@ def run_active_learning_stage(run: RunContext) -> stage.State:
     state = world.restore(stage.State)
     if state is not None:
         state = _reopened(run, state, tuple(s.name for s in dealt), rules)
+        if state.stopped and not stage.outstanding(state, rules):
+            log.info("active learning is complete (%s)", state.stopped)
+            return state
     else:
         world.set_aside()
         state = stage.begin(tuple(s.name for s in dealt), rules, *_sizes(run))
-    if state.stopped and not stage.outstanding(state, rules):
-        log.info("active learning is complete (%s)", state.stopped)
-        return state
-    names = dict.fromkeys(s.name for s in dealt)
-    log.info(
-        "active learning: %d trajectories of %s · %d training points", n, ", ".join(names), state.n_train
-    )
-    if any(run.settings.md_of(name).temperatures for name in names):
-        log.info(
-            "temperatures of the trajectories: %s K", ", ".join(f"{md.temperature:g}" for md in world.md)
-        )
-    if settings.bias is not None:
-        log.info("the MD is biased towards structures about which the members disagree: %s", settings.bias)
+    if state.stopped:
+        log.info("no active learning (%s)", state.stopped)
+    else:
+        _say_begin(world, state, settings)
     with md_pool(run.settings, run.ensemble, 0 if state.stopped else n) as world.movers:
         final: stage.State = world.drive(state, rules)
     write_sets(run, "final")
     if settings.analysis:
         collect_analysis(run.folder.analysis)
     return final
+
+
+def _say_begin(world: ExploreWorld, state: stage.State, settings: ActiveLearningSettings) -> None:
+    names = dict.fromkeys(t.system for t in state.trajectories)
+    log.info(
+        "active learning: %d trajectories of %s · %d training points",
+        len(state.trajectories), ", ".join(names), state.n_train,
+    )  # fmt: skip
+    if any(world.run.settings.md_of(name).temperatures for name in names):
+        log.info(
+            "temperatures of the trajectories: %s K", ", ".join(f"{md.temperature:g}" for md in world.md)
+        )
+    if settings.bias is not None:
+        log.info("the MD is biased towards structures about which the members disagree: %s", settings.bias)
 
 
 def refuse_fewer(folder: RunFolder, wanted: int, systems: Sequence[System]) -> None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aims_pax.errors import LabelError, SettingsError, SetupError
+from aims_pax.force_units import other_unit
 from aims_pax.frames import Frame, Label, LabelledFrame
 from aims_pax.given_data import GivenFile, read_given
 from aims_pax.isolated_atoms import is_isolated_atom, is_lone
@@ -52,6 +53,7 @@ class Difference:
     stress: float = 0.0
     stress_scale: float = 0.0
     sign: str = ""  # factor by which the tensors differ from the stress: "−V ×", "V ×", "−1 ×"
+    unit: str = ""  # of the forces, if it is recognised and not eV/Å
 
     @property
     def other_method(self) -> bool:
@@ -120,7 +122,8 @@ def difference(name: str, pairs: Sequence[tuple[LabelledFrame, Label]]) -> Diffe
         theirs = np.concatenate([a.ravel() for _, a, _ in stressed])
         tensors = _rms(theirs - ours), _rms(ours), _instead(stressed)
     shift = float(np.mean([e for values in energies.values() for e in values]))
-    return Difference(name, len(pairs), _rms(forces), _rms(scale), float(max(inner)), shift, *tensors)
+    unit = other_unit(forces + scale, scale) or ""
+    return Difference(name, len(pairs), _rms(forces), _rms(scale), float(max(inner)), shift, *tensors, unit)
 
 
 def _instead(stressed: Sequence[tuple[LabelledFrame, np.ndarray, np.ndarray]]) -> str:
@@ -142,6 +145,10 @@ def _rms(values: np.ndarray) -> float:
 
 def judged(found: Difference) -> str | None:
     """A warning, or None when the labels agree with the reference. Raises SettingsError for another method."""
+    if found.unit:
+        raise SettingsError(
+            f"{found.text}. The forces look like {found.unit} instead of eV/Å: convert the labels to eV and eV/Å"
+        )
     if found.other_method:
         raise SettingsError(
             f"{found.text}. These labels are from another method than the reference of this run; do not mix both in "
@@ -179,7 +186,7 @@ def compare_with_reference(run: RunContext, files: Sequence[GivenFile]) -> None:
 
     n = run.settings.misc.check_given_data
     by_name = {file.name: file for file in files}
-    if not n or not by_name:
+    if not n or not by_name or run.settings.reference.type == "given":
         return
     asked: dict[str, list[tuple[LabelledFrame, str | None]]] = {}
     wanted = []

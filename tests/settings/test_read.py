@@ -12,7 +12,7 @@ from aims_pax.settings import effective, read_settings, unsupported
 from aims_pax.settings.settings import MACE as MACE_SECTIONS
 from aims_pax.settings.settings import PROJECT as PROJECT_SECTIONS
 from aims_pax.settings.settings import as_yaml
-from tests.settings.folders import AIMS, MACE, PROJECT, errors, read, with_key, write
+from tests.settings.folders import AIMS, GIVEN, MACE, PROJECT, errors, read, with_key, write
 
 
 def test_a_minimal_pair_of_files_is_enough(tmp_path):
@@ -114,7 +114,50 @@ def test_mandatory_keys_and_sections_are_asked_for(tmp_path):
     assert any("MD: this section is mandatory. It needs: stat_ensemble" in line for line in said)
     assert any("GENERAL: this section is mandatory. It needs: name_exp" in line for line in said)
     said = errors(tmp_path, PROJECT.replace("  num_trajectories: 2\n", ""))
-    assert said[0].startswith("aimsPAX.yaml:4: ACTIVE_LEARNING.num_trajectories: mandatory. Number of")
+    assert said[0].startswith(
+        "aimsPAX.yaml:4: ACTIVE_LEARNING.num_trajectories: mandatory, as there is active learning. Number of"
+    )
+
+
+NO_LABELS = (
+    GIVEN[: GIVEN.index("REFERENCE")].replace(
+        "  num_trajectories: 2\n  max_MD_steps: 100\n", "  max_labels: 0\n  initial_train_dataset: t.xyz\n"
+    )
+    + "REFERENCE: {type: given}\n"
+)
+
+
+def test_without_labels_trajectories_cluster_and_reference_are_not_needed(tmp_path):
+    settings = read(tmp_path, NO_LABELS)
+    assert (settings.reference.type, settings.active_learning.num_trajectories) == ("given", 1)
+    assert settings.cluster.type == "local"
+    assert (
+        "CLUSTER: mandatory for FHI-aims; as nothing is labelled (max_labels: 0), write REFERENCE"
+        in "".join(errors(tmp_path, NO_LABELS.replace("REFERENCE: {type: given}\n", "")))
+    )
+
+
+def test_keys_of_labels_and_of_active_learning_are_said_to_have_no_effect(tmp_path):
+    project = NO_LABELS.replace("max_labels: 0", "max_labels: 0\n  c_x: 0.2").replace(
+        "given}", "given, factory: a:b}"
+    )
+    said = "\n".join(read(tmp_path, project).warnings)
+    assert "ACTIVE_LEARNING.c_x: has no effect: there is no active learning" in said
+    assert "REFERENCE.factory: has no effect: REFERENCE.type is given" in said
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        ("max_labels: 0", "max_labels: 5\n  num_trajectories: 2", "type is given, so nothing can be labelled"),
+        ("type: given}", "type: given}\nMISC: {check_given_data: 2}", "labelled: set 0, or remove it"),
+        ("max_labels: 0", "max_labels: 0\n  n_test: 3", "use MISC.test_set"),
+        ("initial_train_dataset: t.xyz", "initial_models: [a.model]", "the models have nothing to learn"),
+    ],
+)  # fmt: skip
+def test_what_needs_labels_is_refused_where_there_are_none(tmp_path, before, after, said):
+    found = errors(tmp_path, NO_LABELS.replace(before, after))
+    assert any(said in line for line in found)
 
 
 @pytest.mark.parametrize("empty", ["MISC:\n", "MISC: {}\n", "MISC: ~\n"])

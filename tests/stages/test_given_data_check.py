@@ -44,11 +44,6 @@ def test_labels_of_the_reference_itself_pass_in_silence():
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (
-            {"energy": lambda e: e * 27.2114, "forces": lambda f: f * 51.4221},
-            "forces differ by",
-        ),  # hartree, bohr
-        ({"forces": lambda f: -f}, "forces differ by"),  # gradients
         ({"energy": lambda e: e + 60.0}, r"the zero of energy by \+15 eV/atom"),
         ({"energy": lambda e: 4 * e}, "zero of energy"),
         (
@@ -68,6 +63,19 @@ def test_what_is_of_another_method_units_or_sign_is_refused(change, said):
     with pytest.raises(SettingsError, match=said) as caught:
         judged(changed(**change))
     assert "aims-PAX-recalc train.xyz" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"energy": lambda e: e / 27.2114, "forces": lambda f: f / 51.4221}, "look like hartree/bohr instead of eV/Å"),
+        ({"energy": lambda e: e * 23.0605, "forces": lambda f: f * 23.0605}, "look like kcal/mol/Å"),
+        ({"forces": lambda f: -f}, "look like gradients of the energy, with the opposite sign, instead"),
+    ],
+)  # fmt: skip
+def test_forces_in_another_unit_are_refused_with_its_name(change, said):
+    with pytest.raises(SettingsError, match=said):
+        judged(changed(**change))
 
 
 def test_slightly_other_settings_are_a_warning():

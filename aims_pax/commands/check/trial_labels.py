@@ -73,6 +73,8 @@ def check_verdict(settings: Settings, wanted: bool = False) -> CheckResult:
         warnings += given_data_check.try_given(settings, calculators["REFERENCE"].label)
     if settings.reference.type == "aims":
         said.append("FHI-aims was not started")
+    elif settings.reference.type == "given":
+        said.append("there is no reference, and nothing to label")
     elif "REFERENCE" not in " ".join(said):
         said.append("the reference was not tried (aims-PAX check --try labels one structure)")
     n = len(settings.warnings) + len(warnings)

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from aims_pax.frames import Array
 from aims_pax.models.batch_splitting import BatchSplitter
 from aims_pax.models.mace.build import is_shifted
+from aims_pax.models.mace.foundation_error import foundation_force_mae
 from aims_pax.models.mace.graphs import LabelledGraph, collate
 from aims_pax.models.mace.losses import energies
 from aims_pax.models.mace.mace_import import MaceModel
@@ -194,6 +195,7 @@ def _continue_foundation(
     E0[list(fixed)] = list(fixed.values())
     rank = determined(composition, free_elements(source, member.elements))
     member.freeze(replace(before, E0=as_stored(E0, member.dtype), source=source, rank=rank))
+    error = foundation_force_mae(begun.model, E0, train, member.device)
     residual = _residuals_of(begun.model, E0, train, member.device)
     correction = smallest_correction(composition * free, residual)
     member.shift_offsets(E0=E0 + correction)
@@ -201,10 +203,11 @@ def _continue_foundation(
     known = np.linalg.matrix_rank(composition * free)
     moved = ", ".join(f"{s} {d:+.3f}" for s, d, own in zip(names, correction, free, strict=True) if own)
     log.info(
-        "%s: atomic energies from %s%s; scale %.3f eV and %.1f neighbours are those of the foundation model",
+        "%s: atomic energies from %s%s; scale %.3f eV and %.1f neighbours are those of the foundation model, whose "
+        "force MAE on these frames is %.1f meV/Å before training",
         member.name, source,
         f" of {len(train)} frames ({moved} eV; {known} of {free.sum()} elements determined)" if moved else "",
-        before.scale, before.avg_num_neighbors,
+        before.scale, before.avg_num_neighbors, 1000 * error,
     )  # fmt: skip
 
 
