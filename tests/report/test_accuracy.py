@@ -2,7 +2,13 @@ import numpy as np
 import pytest
 
 from aims_pax.report import predictions
-from aims_pax.report.accuracy import by_element, by_system, energy_mae_with_error, force_mae_with_error, held_out
+from aims_pax.report.accuracy import (
+    by_element,
+    by_system,
+    energy_mae_with_error,
+    force_mae_with_error,
+    held_out,
+)
 from tests.report.wrong_model import SETS, Wrong
 
 
