@@ -40,8 +40,8 @@ def method_of_labels(run: RunRecord) -> str:
     hashed = "hash of everything that determines a label"
     if total and not own:
         return (
-            f"All {plural(total, 'labelled frame')} were given in files (see Data). {given} The reference of this run, "
-            f"which labelled none of them, is method {method} ({hashed})."
+            f"All {plural(total, 'labelled frame')} were given in files (see Data). {given} None of "
+            f"the labels is of the reference of this run, method {method} ({hashed})."
         )
     text = f"Method {method} ({hashed})."
     if total > own:

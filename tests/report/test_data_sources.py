@@ -57,8 +57,13 @@ def test_the_method_of_given_data_is_what_the_user_says_unless_it_was_compared(r
         f"All {sum(alone.sources().values())} labelled frames were given in files (see Data)."
     )
     assert "The method of mine.xyz is what whoever gave the data says it is: no label was compared" in said
-    assert "which labelled none of them" in said
+    assert "None of the labels is of the reference of this run, method " in said
     assert "0 of" not in said
+    mixed = replace(run, structures=(*alone.structures[:3], *run.structures[3:]))
+    total = sum(run.sources().values())
+    assert f"It applies to {total - 3} of {total} labelled frames; the other 3 were" in method_of_labels(
+        mixed
+    )
     known = method_of_labels(replace(alone, given_check=(CHECK,)))
     assert "Labels in mine.xyz were compared with those of the reference for a few structures" in known
     assert "whoever gave" not in known
