@@ -13,11 +13,11 @@ from aims_pax.errors import SettingsError
 from aims_pax.schedulers.registry import known_schedulers
 from aims_pax.settings import cross_checks, pretraining, sampler_list, samplers
 from aims_pax.settings.augmentation import NAME as AUGMENTATION
-from aims_pax.settings.cluster import HEADERS, ClusterSettings
+from aims_pax.settings.cluster import ClusterSettings, default_type
 from aims_pax.settings.fields import Section
 from aims_pax.settings.foundation import NAME as FOUNDATION
 from aims_pax.settings.foundation import recipe_training
-from aims_pax.settings.mace import ArchitectureSettings, MaceSettings, TrainingSettings
+from aims_pax.settings.mace import STRESS_LOSS, ArchitectureSettings, MaceSettings, TrainingSettings
 from aims_pax.settings.model import NAME as MODEL
 from aims_pax.settings.pretraining import PretrainingSettings
 from aims_pax.settings.settings import MACE, PROJECT, LabellingSettings, Settings
@@ -33,7 +33,6 @@ MAY_BE_ABSENT = {
     AUGMENTATION,
     FOUNDATION,
 }  # if absent: the run does not have that stage, or its models begin from random weights
-BATCH_KEYS = {"project_name", "parsl_options", "worker_str", *HEADERS}
 INEFFECTIVE = frozenset({"aims_lib_path", "parallel", "mol_idxs", "keep_checkpoints", "restart_latest"})
 
 
@@ -211,7 +210,7 @@ class _Reader:
     def _section(
         self, document: Document, label: str, name: str, model: type[Section], raw: dict[Any, Any]
     ) -> Any:
-        if name == "CLUSTER" and "type" not in raw and not BATCH_KEYS & set(raw) and self._calculator():
+        if name == "CLUSTER" and "type" not in raw and default_type(raw, self._calculator()) == "local":
             raw["type"] = "local"
         if name == pretraining.NAME:
             return self._pretraining(document, raw)
@@ -312,9 +311,9 @@ class _Reader:
         if training is not None and training.loss == "weighted" and parts.general.compute_stress:
             written = "loss" in training.model_fields_set
             self.mace["TRAINING"] = parts.sections["TRAINING"] = training.model_copy(
-                update={"loss": "stress"}
+                update={"loss": STRESS_LOSS}
             )
-            text = "weighted has no stress term; the loss stress is used, as compute_stress is True"
+            text = f"weighted has no stress term; the loss {STRESS_LOSS} is used, as compute_stress is True"
             if written:
                 self.warnings.append(self.documents[cross_checks.MACE].problem(("TRAINING", "loss"), text))
         for name, system, key, why in without_effect(parts):
