@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import ValidationError, create_model
 from pydantic_core import ErrorDetails
 
 from aims_pax.errors import SettingsError
@@ -49,13 +49,7 @@ def read_settings(
     `aimsPAX.yaml:12: MD.timestep: …`.
     """
     folder = Path(folder).absolute()
-    documents: dict[str, Document] = {}
-    broken: list[str] = []
-    for label, file in ((cross_checks.PROJECT, aims_pax_file), (cross_checks.MACE, mace_file)):
-        try:
-            documents[label] = read_document(folder / file, str(file))
-        except SettingsError as error:
-            broken.append(str(error))
+    documents, broken = _documents(folder, aims_pax_file, mace_file)
     if not documents and not any((folder / file).exists() for file in (aims_pax_file, mace_file)):
         broken.append("there is no run in this folder; aims-PAX init writes files to start from")
     reader = _Reader(documents, folder)
@@ -66,6 +60,32 @@ def read_settings(
     if problems or settings is None:
         raise SettingsError("\n".join(problems))
     return settings
+
+
+def read_usable(folder: Path | str, aims_pax_file: str, mace_file: str) -> tuple[Parts, dict[str, Document]]:
+    """What can be read of settings with mistakes, sections without their wrong keys; and the files that are YAML.
+
+    As broken counts REFERENCE with any mistake, because it decides what other keys are needed for.
+    """
+    folder = Path(folder).absolute()
+    documents, _ = _documents(folder, aims_pax_file, mace_file)
+    reader = _Reader(documents, folder)
+    reader.settings(folder)
+    sections = {**reader.mace, **reader.project, "mace.MISC": reader.mace.get("MISC")}
+    broken = reader.broken - (reader.usable.keys() - {"REFERENCE"})
+    return Parts(sections | reader.usable, broken), documents
+
+
+def _documents(folder: Path, aims_pax_file: str, mace_file: str) -> tuple[dict[str, Document], list[str]]:
+    """The two files, and what is wrong with those that cannot be read."""
+    documents: dict[str, Document] = {}
+    broken: list[str] = []
+    for label, file in ((cross_checks.PROJECT, aims_pax_file), (cross_checks.MACE, mace_file)):
+        try:
+            documents[label] = read_document(folder / file, str(file))
+        except SettingsError as error:
+            broken.append(str(error))
+    return documents, broken
 
 
 def read_sections(
@@ -103,6 +123,7 @@ class _Reader:
         self.project: dict[str, Any] = {}
         self.mace: dict[str, Any] = {}
         self.broken: set[str] = set()  # sections with errors; mace.yaml's MISC as mace.MISC
+        self.usable: dict[str, Section] = {}  # of these, the sections without their wrong keys
 
     def settings(self, folder: Path) -> Settings | None:
         """The settings, or None when there are problems."""
@@ -258,6 +279,8 @@ class _Reader:
             for detail in error.errors(include_url=False):
                 inside = tuple(detail["loc"])
                 self._broken(document, label, place + inside, _explained(detail, model, inside, label))
+            if len(place) == 1 and (rest := _without_wrong_keys(model, table, error)) is not None:
+                self.usable[_name(label, str(place[0]))] = rest
             return None
         for key, text in section.oddities():
             self.warnings.append(document.problem((*place, key), text))
@@ -330,6 +353,23 @@ class _Reader:
 
 def _name(label: str, section: str) -> str:
     return f"{label}.{section}" if label == cross_checks.MACE and section == "MISC" else section
+
+
+def _without_wrong_keys(
+    model: type[Section], table: Mapping[str, Any], error: ValidationError
+) -> Section | None:
+    """The section from its other keys; None if these do not go together. Mandatory keys that are left out are None."""
+    wrong = {str(detail["loc"][0]) for detail in error.errors() if detail["loc"]}
+    rest = {key: value for key, value in table.items() if key not in wrong}
+    absent: dict[str, Any] = {
+        key: (Any, None)
+        for key, field in model.model_fields.items()
+        if field.is_required() and key not in rest
+    }
+    try:
+        return create_model(model.__name__, __base__=model, **absent).model_validate(rest)
+    except ValidationError:
+        return None
 
 
 def _explained(detail: ErrorDetails, model: type[Section], inside: Place, label: str) -> str:
