@@ -123,7 +123,10 @@ def test_given_labels_are_counted_as_given_in_files_card_and_log(tmp_path, given
     reference = sources.count("reference")
     assert f"| given in train.xyz | {len(given) - 2} |" in text
     assert "| given in valid.xyz | 2 |" in text
-    assert f"It applies to {reference} of {reference + len(given)} labelled frames" in text
+    mixed = f"It applies to {reference} of {reference + len(given)} labelled frames"
+    assert (mixed if reference else f"All {len(given)} labelled frames were given in files") in text
+    assert "Labels in train.xyz and valid.xyz were compared with those of the reference" in text
+    assert "whoever gave the data" not in text
     assert "train.xyz against the reference, 4 structures: forces differ by " in text
 
 

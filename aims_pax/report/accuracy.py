@@ -85,7 +85,18 @@ def force_mae_with_error(arrays: Arrays) -> tuple[float, float, int]:
     """
     wrong, atoms = np.abs(arrays["forces"] - arrays["true_forces"]).mean(1), arrays["n_atoms"]
     each = np.array([part.mean() for part in np.split(wrong, np.cumsum(atoms)[:-1])])
-    share, n, mean = atoms / atoms.sum(), len(each), float(wrong.mean())
+    return _mean_with_error(each, atoms / atoms.sum())
+
+
+def energy_mae_with_error(arrays: Arrays) -> tuple[float, float, int]:
+    """(MAE of the energy per atom, its standard error, number of frames), eV/atom. The error is NaN for one frame."""
+    each = np.abs(arrays["energy"] - arrays["true_energy"]) / arrays["n_atoms"]
+    return _mean_with_error(each, np.full(len(each), 1 / len(each)))
+
+
+def _mean_with_error(each: Array, share: Array) -> tuple[float, float, int]:
+    """(Σ_i w_i e_i, its standard error as in `force_mae_with_error`, F). each, share: e_i and w_i, (F,)."""
+    n, mean = len(each), float((share * each).sum())
     error = math.sqrt(n / (n - 1) * float((share**2 * (each - mean) ** 2).sum())) if n > 1 else math.nan
     return mean, error, n
 

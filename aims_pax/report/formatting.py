@@ -65,6 +65,11 @@ def milli(value: float, digits: int = 3) -> str:
     return format_number(1000 * value, digits)
 
 
+def milli_with_error(value: float, error: float) -> str:
+    """`40.5 ± 4.0`: a value in thousandths of its unit with its standard error; without it where that is unknown."""
+    return milli(value) + (f" ± {milli(error, 2)}" if math.isfinite(error) else "")
+
+
 DELIVERED, MEAN = "the delivered model", "the committee mean"  # whose error is compared with the spread
 
 

@@ -21,6 +21,7 @@ from aims_pax.record.files import write_bytes
 from aims_pax.report import cost_summary
 from aims_pax.report.accuracy import NAMES, UNSEEN, ErrorRow, by_element, by_system, held_out, untested
 from aims_pax.report.changed_settings import differing
+from aims_pax.report.data_sources import frames_by_set, source_rows
 from aims_pax.report.figures import calibration, failures, learning, observables, timeline, uncertainty
 from aims_pax.report.figures.error_forecast import coverage_figure, forecast_figure
 from aims_pax.report.figures.md_test import md_test_figure
@@ -284,7 +285,7 @@ def _pair(mae: float, rmse: float) -> str:
 
 
 def _data_table(run: RunRecord) -> str:
-    counts = run.counts()
+    counts = frames_by_set(run)
     splits = [s for s in ("train", "valid", "test") if any(s in row for row in counts.values())]
     rows: list[list[Any]] = [
         [name, *(row.get(s, 0) for s in splits), sum(row.values())] for name, row in counts.items()
@@ -293,13 +294,7 @@ def _data_table(run: RunRecord) -> str:
         rows.append(["all", *np.sum([r[1:] for r in rows], axis=0).tolist()])
     head = ["system", *(NAMES[s] for s in splits), "frames"]
     text = html_table("Labelled frames", head, rows, sums=len(rows) > 2)
-    sources = run.sources()
-    if set(sources) - {"reference"}:
-        made = [
-            ["the reference of this run" if name == "reference" else f"given in {name}", n]
-            for name, n in sources.items()
-        ]
-        text += html_table("Labelled by", ["", "frames"], made)
+    text += html_table("Labelled by", ["", "frames"], source_rows(run))
     said = copies_line(run)
     return f"<div class=tables>{text}</div>" + (f"<p>{escaped(said)}</p>" if said else "")
 

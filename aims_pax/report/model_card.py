@@ -22,6 +22,7 @@ from aims_pax.report import cost_summary, label_counts
 from aims_pax.report.accuracy import NAMES, UNSEEN, ErrorRow, by_element, by_system, held_out, untested
 from aims_pax.report.calibration import atomic_errors, calibrate
 from aims_pax.report.changed_settings import differing
+from aims_pax.report.data_sources import compared, frames_by_set, method_of_labels, source_rows
 from aims_pax.report.distances import shortest_by_pair
 from aims_pax.report.formatting import (
     BEST,
@@ -39,9 +40,9 @@ from aims_pax.report.formatting import (
 from aims_pax.report.load_run import load_run
 from aims_pax.report.run_record import RunRecord
 from aims_pax.report.run_verdict import cut_off, last_training, run_verdict, validation_error
-from aims_pax.report.tolerant_readers import float_or_nan as number_of
 from aims_pax.report.tolerant_readers import json_file
 from aims_pax.report.training_copies import copies_line
+from aims_pax.settings.mace import ArchitectureSettings
 
 MACE = {"title": "MACE", "packages": ["mace-torch", "torch", "e3nn"]}  # when no kind of model is recorded
 ATOMIC = "atomic_energies.json"
@@ -161,13 +162,7 @@ def _theory(run: RunRecord) -> str:
         for k, v in run.method.items()
         if k not in skip and v not in (None, "")
     ]
-    given = f"Method {run.setting('reference method', '—')} (hash of everything that determines a label)."
-    sources = run.sources()
-    if others := sum(n for name, n in sources.items() if name != "reference"):
-        given += (
-            f" It applies to {sources.get('reference', 0)} of {sum(sources.values())} labelled frames; the other "
-            f"{others} were given in files (see Data) and have the method that those files were made with."
-        )
+    given = _plain(method_of_labels(run))
     if baseline := run.settings.get(BASELINE):
         given += (
             f" The models have learnt the difference to a baseline, {_plain(baseline)}: energies, forces and errors of "
@@ -180,7 +175,8 @@ def _theory(run: RunRecord) -> str:
 
 def _data(run: RunRecord) -> str:
     rows: list[list[Any]] = [
-        [name, *(row.get(s, 0) for s in ("train", "valid", "test"))] for name, row in run.counts().items()
+        [name, *(row.get(s, 0) for s in ("train", "valid", "test"))]
+        for name, row in frames_by_set(run).items()
     ]
     if len(rows) > 1:
         rows.append(["all", *np.sum([r[1:] for r in rows], axis=0).tolist()])
@@ -215,28 +211,10 @@ def _electrons(run: RunRecord) -> str:
 
 def _sources(run: RunRecord) -> str:
     """A table of the sources of the labels, if not all come from the reference of this run."""
-    sources = run.sources()
-    if set(sources) <= {"reference"}:
-        return ""
-    rows = [
-        ["the reference of this run" if name == "reference" else f"given in {name}", n]
-        for name, n in sources.items()
-    ]
-    text = "\n\n" + _table(["labelled by", "frames"], rows)
-    lines = [compared(entry) for entry in run.given_check]
-    return text + "".join(f"\n\n{line}" for line in lines if line)
-
-
-def compared(entry: Mapping[str, Any]) -> str:
-    """One line of `given_check.json`: how far given labels are from those of the reference."""
-    values = {k: number_of(entry.get(k)) for k in ("structures", "force", "energy", "shift")}
-    if not all(map(math.isfinite, values.values())):
-        return ""
-    file, n = _plain(str(entry.get("file", ""))), plural(int(values["structures"]), "structure")
-    return (
-        f"{file} against the reference, {n}: forces differ by {1000 * values['force']:.3g} meV/Å (RMS), energy "
-        f"differences by {1000 * values['energy']:.3g} meV/atom, the zero of energy by {values['shift']:+.3g} eV/atom."
-    )
+    rows = source_rows(run)
+    lines = [compared(entry) for entry in run.given_check] if rows else []
+    parts = [_table(["labelled by", "frames"], rows), *map(_plain, lines)]
+    return "".join(f"\n\n{part}" for part in parts if part)
 
 
 def data_hash(run: RunRecord) -> str:
@@ -348,37 +326,54 @@ def _atoms(run: RunRecord) -> str:
 
 
 def _settings(run: RunRecord, model: str) -> str:
-    """Settings and stages; the architecture as recorded for the delivered model, otherwise as in mace.yaml."""
+    """Settings, what else is known of the model, and stages."""
     known = _made_as(run, model)
-    built = {str(k): str(v) for k, v in known.get("architecture", {}).items()}
-    begun = known.get("begun_from")
-    family = "mace.ARCHITECTURE." if known.get("kind", "mace") == "mace" else "aimsPAX.MODEL."
-    keys = [k for k in run.settings if k.startswith((family, "mace.GENERAL.default_dtype"))]
-    rows = [] if not begun else [["begun from", str(begun)]]
-    if known.get("pre-training"):
-        rows.append(["pre-trained on", str(known["pre-training"])])
-    written = [[k.removeprefix("mace.").removeprefix("aimsPAX."), run.settings[k]] for k in keys]
-    names = {f"ARCHITECTURE.{k}": k for k in built}
-    if begun:  # the section ARCHITECTURE of mace.yaml was not used
-        rows += [row for row in written if not row[0].startswith("ARCHITECTURE.")]
-        rows += [[name, built[key]] for name, key in names.items()]
-    else:
-        rows += [[key, built[names[key]] if key in names else value] for key, value in written]
-        shown = {key for key, _ in written}
-        rows += [[name, built[key]] for name, key in names.items() if name not in shown]
     changed = [
         [k, v, d]
         for k, v, d in differing(run.settings)
         if not k.startswith(("ARCHITECTURE.", "MISC.", "MODEL."))
     ]
     stages = [[STAGES.get(s.name, s.name), s.stopped or "—"] for s in run.stages]
-    parts = [_table(["setting", "value"], rows)]
+    parts = [
+        _table(["property of the model", ""], _properties(known)),
+        _table(["setting", "value"], _keys_of_model(run, known)),
+    ]
     if changed:
         parts.append("Other settings that differ from the defaults:")
         parts.append(_table(["setting", "value", "default"], changed))
     parts.append(_table(["stage", "ended because"], stages))
     parts.append(f"The weights are those of {BEST}. {last_training(run)}".strip())
     return "\n\n".join(p for p in parts if p)
+
+
+def _architecture(known: Mapping[str, Any], keys: bool) -> dict[str, str]:
+    """What was read from the model: as keys of ARCHITECTURE in mace.yaml, or what is no such key."""
+    own = known.get("kind", "mace") == "mace"
+    return {
+        str(k): str(v)
+        for k, v in known.get("architecture", {}).items()
+        if (own and k in ArchitectureSettings.model_fields) == keys
+    }
+
+
+def _properties(known: Mapping[str, Any]) -> list[list[str]]:
+    """What no key sets: where the model comes from, and what was read from it."""
+    origin = {"begun from": known.get("begun_from"), "pre-trained on": known.get("pre-training")}
+    return [
+        *([name, str(value)] for name, value in origin.items() if value),
+        *([name.replace("_", " "), value] for name, value in _architecture(known, keys=False).items()),
+    ]
+
+
+def _keys_of_model(run: RunRecord, known: Mapping[str, Any]) -> list[list[str]]:
+    """The settings of the model: the architecture as recorded for the delivered model, otherwise as in mace.yaml."""
+    family = "mace.ARCHITECTURE." if known.get("kind", "mace") == "mace" else "aimsPAX.MODEL."
+    keys = [k for k in run.settings if k.startswith((family, "mace.GENERAL.default_dtype"))]
+    rows = {k.removeprefix("mace.").removeprefix("aimsPAX."): run.settings[k] for k in keys}
+    if known.get("begun_from"):  # the section ARCHITECTURE of mace.yaml was not used
+        rows = {k: v for k, v in rows.items() if not k.startswith("ARCHITECTURE.")}
+    rows |= {f"ARCHITECTURE.{k}": v for k, v in _architecture(known, keys=True).items()}
+    return [[key, value] for key, value in rows.items()]
 
 
 def _versions(run: RunRecord, model: str) -> str:

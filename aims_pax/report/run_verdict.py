@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 
 from aims_pax.core.rules import BELIEVED
-from aims_pax.report.accuracy import by_system, force_mae_with_error, held_out
-from aims_pax.report.formatting import STAGES, STATES, milli, plural
+from aims_pax.report.accuracy import by_system, energy_mae_with_error, force_mae_with_error, held_out
+from aims_pax.report.formatting import STAGES, STATES, milli, milli_with_error, plural
 from aims_pax.report.run_record import RunRecord
 from aims_pax.report.target_error import TargetVerdict, target_verdict, what_labels_bring
 
@@ -43,7 +43,7 @@ def run_verdict(run: RunRecord) -> RunVerdict:
         return RunVerdict("unfinished", _unfinished(run))
     goal = desired(run)
     mae, n = validation_error(run)
-    on = f"force MAE {milli(mae)} meV/Å on {plural(n, 'validation frame')}"
+    on = f"force MAE {milli(mae)} meV/Å on {plural(n, 'validation frame')}" if math.isfinite(mae) else ""
     tested = test_error(run)
     more = cut_off(run)
     aimed = target_verdict(run)
@@ -54,11 +54,10 @@ def run_verdict(run: RunRecord) -> RunVerdict:
         *([aimed.text] if aimed else [f"Expected: {'; '.join(b)}." for b in [what_labels_bring(run)] if b]),
     ]
     if not goal:
-        text = "No accuracy was required (ACTIVE_LEARNING.desired_acc is 0)"
-        if tested:
-            on = f"{tested}; {milli(mae)} on {plural(n, 'validation frame')}, which chose the best epoch"
-        text += f": {on}." if math.isfinite(mae) or tested else "."
-        return RunVerdict("no goal", " ".join([text, *more]))
+        found = f"{tested}; {on}, which chose the best epoch" if tested and on else tested or on
+        first = [f"{found[0].upper()}{found[1:]}."] if found else []
+        text = "No accuracy was required (ACTIVE_LEARNING.desired_acc is 0)."
+        return RunVerdict("no goal", " ".join([*first, text, *more]))
     more = [f"Independent of that: {tested}.", *more] if tested else more
     asked = f"desired_acc is {milli(goal)} meV/Å"
     if not math.isfinite(mae):
@@ -98,15 +97,18 @@ def validation_error(run: RunRecord) -> tuple[float, int]:
 
 
 def test_error(run: RunRecord) -> str:
-    """The force MAE on frames that influenced no decision, with the standard error over frames; "" if none."""
+    """Force and energy MAE on frames that influenced no decision, with standard errors over frames; "" if none."""
     if not run.predictions:
         return ""
     name, part = held_out(run.predictions)
     if name != "test frames":
         return ""
-    mae, error, n = force_mae_with_error(part)
-    bar = f" ± {milli(error)}" if math.isfinite(error) else ""
-    return f"force MAE {milli(mae)}{bar} meV/Å on {plural(n, 'test frame')}"
+    force, force_error, n = force_mae_with_error(part)
+    energy, energy_error, _ = energy_mae_with_error(part)
+    return (
+        f"force MAE {milli_with_error(force, force_error)} meV/Å and energy MAE "
+        f"{milli_with_error(energy, energy_error)} meV/atom on {plural(n, 'test frame')}"
+    )
 
 
 def last_training(run: RunRecord) -> str:

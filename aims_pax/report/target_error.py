@@ -15,7 +15,7 @@ from aims_pax.core.learning_curve import LearningCurve
 from aims_pax.core.stop_rule import TOLERANCE, labels_to_target, mean_error_curve
 from aims_pax.frames import Array
 from aims_pax.report.accuracy import UNSEEN
-from aims_pax.report.formatting import milli, plural
+from aims_pax.report.formatting import milli, milli_with_error, plural
 from aims_pax.report.run_record import RunRecord
 
 FEWEST_TESTS = 5
@@ -44,8 +44,8 @@ class ErrorOfSystem:
 
     def text(self) -> str:
         """`ethanol: largest force error 92 ± 5 meV/Å on average of 12 test frames`."""
-        bar = f" ± {milli(self.standard_error)}" if math.isfinite(self.standard_error) else ""
-        return f"{self.system}: largest force error {milli(self.error)}{bar} meV/Å on average of {self.on}"
+        error = milli_with_error(self.error, self.standard_error)
+        return f"{self.system}: largest force error {error} meV/Å on average of {self.on}"
 
 
 @dataclass(frozen=True)

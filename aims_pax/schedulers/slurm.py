@@ -108,6 +108,17 @@ class Slurm(Scheduler):
         except Refused as error:  # installed, but not configured
             raise SetupError(f"CLUSTER.type: slurm: {' '.join(str(error).split())}") from error
 
+    def at_login(self, environment: Mapping[str, str] = os.environ) -> bool:
+        """Requires an answer of a cluster with nodes: the commands alone are on many machines."""
+        return super().at_login(environment) and self._has_nodes()
+
+    def _has_nodes(self) -> bool:
+        try:
+            counts = self._run("sinfo", "--noheader", "--format=%D").split()
+        except (Refused, SetupError):  # not configured, or no cluster answers
+            return False
+        return any(count.isdigit() and int(count) > 0 for count in counts)
+
     # ------------------------------------------------------------ jobs
 
     def submit(self, script: Path, header: str) -> str:

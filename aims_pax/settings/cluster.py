@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BeforeValidator, ValidationInfo, create_model, field_validator, model_validator
@@ -32,6 +32,13 @@ OTHER_SHELL = re.compile(r"^(#!|#(\$|PBS).*\s-S\s).*\b(csh|tcsh|fish)\b", re.MUL
 BATCH = "the type is a scheduler"
 BATCH_OR_AIMS = "the reference is FHI-aims or the type is a scheduler"
 HEADERS: Mapping[str, Scheduler] = {s.header_key: s for s in known_schedulers().values()}
+BATCH_KEYS = {"project_name", "parsl_options", "worker_str", *HEADERS}
+
+
+def default_type(written: Collection[str], aims: bool) -> str:
+    """The `type` where none is written. written: the other keys of CLUSTER that are; aims: whether the
+    reference is FHI-aims."""
+    return "slurm" if aims or BATCH_KEYS & set(written) else "local"
 
 
 def type_is(name: str) -> str:
@@ -186,7 +193,7 @@ class _Place(Section):
     """The first keys of CLUSTER; a header for each scheduler follows."""
 
     type: Where = key(
-        "slurm",
+        default_type((), aims=True),
         f"A batch scheduler ({', '.join(f'`{name}`: {s.title}' for name, s in known_schedulers().items())}), or "
         "`local` for this machine. If the reference is a calculator and no key of a scheduler is set, the default is "
         "`local`.",

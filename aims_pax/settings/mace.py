@@ -47,6 +47,7 @@ _SYMBOLS = (
 )
 ELEMENTS = tuple(_SYMBOLS.split())
 FROM_REFERENCE = "reference"  # atomic_energies: the reference computes isolated atoms at the start
+STRESS_LOSS = "stress"  # the loss in place of `weighted` with GENERAL.compute_stress
 UNWEIGHTED = {  # losses of MACE without the weights of structures, and what they do not weight
     "huber": "structures",
     "universal": "structures",

@@ -6,18 +6,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import ValidationError, create_model
 from pydantic_core import ErrorDetails
 
 from aims_pax.errors import SettingsError
 from aims_pax.schedulers.registry import known_schedulers
 from aims_pax.settings import cross_checks, pretraining, sampler_list, samplers
 from aims_pax.settings.augmentation import NAME as AUGMENTATION
-from aims_pax.settings.cluster import HEADERS, ClusterSettings
+from aims_pax.settings.cluster import ClusterSettings, default_type
 from aims_pax.settings.fields import Section
 from aims_pax.settings.foundation import NAME as FOUNDATION
 from aims_pax.settings.foundation import recipe_training
-from aims_pax.settings.mace import ArchitectureSettings, MaceSettings, TrainingSettings
+from aims_pax.settings.mace import STRESS_LOSS, ArchitectureSettings, MaceSettings, TrainingSettings
 from aims_pax.settings.model import NAME as MODEL
 from aims_pax.settings.pretraining import PretrainingSettings
 from aims_pax.settings.settings import MACE, PROJECT, LabellingSettings, Settings
@@ -33,7 +33,6 @@ MAY_BE_ABSENT = {
     AUGMENTATION,
     FOUNDATION,
 }  # if absent: the run does not have that stage, or its models begin from random weights
-BATCH_KEYS = {"project_name", "parsl_options", "worker_str", *HEADERS}
 INEFFECTIVE = frozenset({"aims_lib_path", "parallel", "mol_idxs", "keep_checkpoints", "restart_latest"})
 
 
@@ -50,13 +49,7 @@ def read_settings(
     `aimsPAX.yaml:12: MD.timestep: …`.
     """
     folder = Path(folder).absolute()
-    documents: dict[str, Document] = {}
-    broken: list[str] = []
-    for label, file in ((cross_checks.PROJECT, aims_pax_file), (cross_checks.MACE, mace_file)):
-        try:
-            documents[label] = read_document(folder / file, str(file))
-        except SettingsError as error:
-            broken.append(str(error))
+    documents, broken = _documents(folder, aims_pax_file, mace_file)
     if not documents and not any((folder / file).exists() for file in (aims_pax_file, mace_file)):
         broken.append("there is no run in this folder; aims-PAX init writes files to start from")
     reader = _Reader(documents, folder)
@@ -67,6 +60,32 @@ def read_settings(
     if problems or settings is None:
         raise SettingsError("\n".join(problems))
     return settings
+
+
+def read_usable(folder: Path | str, aims_pax_file: str, mace_file: str) -> tuple[Parts, dict[str, Document]]:
+    """What can be read of settings with mistakes, sections without their wrong keys; and the files that are YAML.
+
+    As broken counts REFERENCE with any mistake, because it decides what other keys are needed for.
+    """
+    folder = Path(folder).absolute()
+    documents, _ = _documents(folder, aims_pax_file, mace_file)
+    reader = _Reader(documents, folder)
+    reader.settings(folder)
+    sections = {**reader.mace, **reader.project, "mace.MISC": reader.mace.get("MISC")}
+    broken = reader.broken - (reader.usable.keys() - {"REFERENCE"})
+    return Parts(sections | reader.usable, broken), documents
+
+
+def _documents(folder: Path, aims_pax_file: str, mace_file: str) -> tuple[dict[str, Document], list[str]]:
+    """The two files, and what is wrong with those that cannot be read."""
+    documents: dict[str, Document] = {}
+    broken: list[str] = []
+    for label, file in ((cross_checks.PROJECT, aims_pax_file), (cross_checks.MACE, mace_file)):
+        try:
+            documents[label] = read_document(folder / file, str(file))
+        except SettingsError as error:
+            broken.append(str(error))
+    return documents, broken
 
 
 def read_sections(
@@ -104,6 +123,7 @@ class _Reader:
         self.project: dict[str, Any] = {}
         self.mace: dict[str, Any] = {}
         self.broken: set[str] = set()  # sections with errors; mace.yaml's MISC as mace.MISC
+        self.usable: dict[str, Section] = {}  # of these, the sections without their wrong keys
 
     def settings(self, folder: Path) -> Settings | None:
         """The settings, or None when there are problems."""
@@ -211,7 +231,7 @@ class _Reader:
     def _section(
         self, document: Document, label: str, name: str, model: type[Section], raw: dict[Any, Any]
     ) -> Any:
-        if name == "CLUSTER" and "type" not in raw and not BATCH_KEYS & set(raw) and self._without_aims():
+        if name == "CLUSTER" and "type" not in raw and default_type(raw, not self._without_aims()) == "local":
             raw["type"] = "local"
         if name == pretraining.NAME:
             return self._pretraining(document, raw)
@@ -259,6 +279,8 @@ class _Reader:
             for detail in error.errors(include_url=False):
                 inside = tuple(detail["loc"])
                 self._broken(document, label, place + inside, _explained(detail, model, inside, label))
+            if len(place) == 1 and (rest := _without_wrong_keys(model, table, error)) is not None:
+                self.usable[_name(label, str(place[0]))] = rest
             return None
         for key, text in section.oddities():
             self.warnings.append(document.problem((*place, key), text))
@@ -315,9 +337,9 @@ class _Reader:
         if training is not None and training.loss == "weighted" and parts.general.compute_stress:
             written = "loss" in training.model_fields_set
             self.mace["TRAINING"] = parts.sections["TRAINING"] = training.model_copy(
-                update={"loss": "stress"}
+                update={"loss": STRESS_LOSS}
             )
-            text = "weighted has no stress term; the loss stress is used, as compute_stress is True"
+            text = f"weighted has no stress term; the loss {STRESS_LOSS} is used, as compute_stress is True"
             if written:
                 self.warnings.append(self.documents[cross_checks.MACE].problem(("TRAINING", "loss"), text))
         for name, system, key, why in without_effect(parts):
@@ -334,6 +356,23 @@ class _Reader:
 
 def _name(label: str, section: str) -> str:
     return f"{label}.{section}" if label == cross_checks.MACE and section == "MISC" else section
+
+
+def _without_wrong_keys(
+    model: type[Section], table: Mapping[str, Any], error: ValidationError
+) -> Section | None:
+    """The section from its other keys; None if these do not go together. Mandatory keys that are left out are None."""
+    wrong = {str(detail["loc"][0]) for detail in error.errors() if detail["loc"]}
+    rest = {key: value for key, value in table.items() if key not in wrong}
+    absent: dict[str, Any] = {
+        key: (Any, None)
+        for key, field in model.model_fields.items()
+        if field.is_required() and key not in rest
+    }
+    try:
+        return create_model(model.__name__, __base__=model, **absent).model_validate(rest)
+    except ValidationError:
+        return None
 
 
 def _explained(detail: ErrorDetails, model: type[Section], inside: Place, label: str) -> str:

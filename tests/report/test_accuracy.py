@@ -2,7 +2,13 @@ import numpy as np
 import pytest
 
 from aims_pax.report import predictions
-from aims_pax.report.accuracy import by_element, by_system, force_mae_with_error, held_out
+from aims_pax.report.accuracy import (
+    by_element,
+    by_system,
+    energy_mae_with_error,
+    force_mae_with_error,
+    held_out,
+)
 from tests.report.wrong_model import SETS, Wrong
 
 
@@ -63,3 +69,12 @@ def test_the_error_bar_of_frames_of_several_sizes_is_that_of_repeated_draws():
 def test_one_frame_has_no_error_bar():
     arrays = {"forces": np.ones((2, 3)), "true_forces": np.zeros((2, 3)), "n_atoms": np.array([2])}
     assert np.isnan(force_mae_with_error(arrays)[1])
+
+
+def test_the_energy_has_the_error_bar_of_a_mean_over_frames():
+    n_atoms, each = np.array([2, 10, 5]), np.array([0.001, -0.002, 0.006])  # eV/atom
+    arrays = {"energy": each * n_atoms, "true_energy": np.zeros(3), "n_atoms": n_atoms}
+    mae, error, n = energy_mae_with_error(arrays)
+    assert (mae, n) == (pytest.approx(0.003), 3)
+    assert error == pytest.approx(np.abs(each).std(ddof=1) / np.sqrt(3))
+    assert np.isnan(energy_mae_with_error({k: v[:1] for k, v in arrays.items()})[1])

@@ -154,3 +154,21 @@ def test_charge_and_multiplicity_of_the_frames_are_named(run):
     others = [replace(s, info={**s.info, **cation}) for s in run.structures[:3]]
     text = card(replace(run, structures=(*run.structures, *others)), "m.model")
     assert "cation: charge 1.0, multiplicity 2; copper: not stated; water: not stated." in text
+
+
+@pytest.mark.parametrize("kind", ["mace", "gp"])
+def test_what_is_read_from_the_model_but_is_no_key_is_no_setting(folder, kind):
+    from aims_pax.report.load_run import load_run
+
+    read = {"num_channels": 8, "hidden_irreps": "8x0e", "parameters": 123}
+    entry = {"kind": kind, "title": kind, "packages": [], "architecture": read, "begun_from": "theirs.model"}
+    known = {"format": 1, "models": {"tiny_255.model": entry}}
+    (folder / "results/models.json").write_text(json.dumps(known))
+    text = card(load_run(folder), "tiny_255.model").split("## Architecture and training")[1]
+    properties, settings = text.split("| setting | value |")[:2]
+    assert "| begun from | theirs.model |" in properties
+    assert "| hidden irreps | 8x0e |" in properties
+    assert "| parameters | 123 |" in properties
+    assert ("| ARCHITECTURE.num_channels | 8 |" in settings) == (kind == "mace")
+    assert ("| num channels | 8 |" in properties) == (kind != "mace")
+    assert "hidden_irreps" not in text

@@ -54,7 +54,12 @@ def test_a_goal_is_reached_only_on_enough_frames(run, n_valid, kind):
 
 
 def test_without_a_goal_nothing_is_claimed(run):
-    assert run_verdict(asked(run, 0.0)).kind == "no goal"
+    said = run_verdict(asked(run, 0.0))
+    assert said.kind == "no goal"
+    assert said.text.startswith("Force MAE "), "the number that the user wants comes first"
+    assert ". No accuracy was required (ACTIVE_LEARNING.desired_acc is 0)." in said.text
+    unknown = run_verdict(replace(asked(run, 0.0), predictions={})).text
+    assert unknown.startswith("No accuracy was required (ACTIVE_LEARNING.desired_acc is 0).")
 
 
 def with_test_frames(run, n):
@@ -74,11 +79,14 @@ def with_test_frames(run, n):
 def test_the_error_on_test_frames_comes_first_and_has_an_error_bar(run):
     changed, each = with_test_frames(run, 2)
     said = run_verdict(asked(changed, 0.0)).text
-    found = re.search(
-        r": force MAE (\S+) ± (\S+) meV/Å on 2 test frames; (\S+) on \d+ validation frame", said
+    found = re.match(
+        r"Force MAE (\S+) ± (\S+) meV/Å and energy MAE (\S+) ± (\S+) meV/atom on 2 test frames; "
+        r"force MAE \S+ meV/Å on \d+ validation frame",
+        said,
     )
     assert each.min() < float(found[1]) < each.max()
     assert 0 < float(found[2]) < np.ptp(each)
+    assert 0 < float(found[4]) <= float(found[3])
     with_goal = run_verdict(asked(changed, 1e-6)).text
     assert "Independent of that: force MAE" in with_goal
     assert with_goal.startswith("Goal not reached: force MAE")
@@ -86,7 +94,7 @@ def test_the_error_on_test_frames_comes_first_and_has_an_error_bar(run):
 
 def test_one_test_frame_has_no_error_bar(run):
     changed, each = with_test_frames(run, 1)
-    assert f"force MAE {each[0]:.3g}"[:14] in run_verdict(asked(changed, 0.0)).text
+    assert f"Force MAE {each[0]:.3g}"[:14] in run_verdict(asked(changed, 0.0)).text
     assert "±" not in run_verdict(asked(changed, 0.0)).text
 
 

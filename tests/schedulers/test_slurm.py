@@ -151,3 +151,20 @@ def test_a_job_that_squeue_does_not_list_has_ended_and_others_keep_their_state(c
     assert "--jobs=7,8,9" in called.read_text()
     assert SLURM.states([]) == {}
     assert called.read_text().count("squeue") == 1, "nobody is asked about no job"
+
+
+@pytest.mark.parametrize(
+    ("sinfo", "login"),
+    [
+        ("4\n2\n", True),
+        ("", False),
+        ("0\n", False),
+        (("", "sinfo: fatal: Could not establish a configuration source\n", 1), False),
+        (None, False),
+    ],
+)
+def test_only_where_a_cluster_answers_is_a_login_node(commands, sinfo, login):
+    """Debian's package slurm-client installs sbatch on any machine."""
+    commands(sbatch="", **({} if sinfo is None else {"sinfo": sinfo}))
+    assert SLURM.at_login(os.environ) == login
+    assert not SLURM.at_login({**os.environ, "SLURM_JOB_ID": "7"})

@@ -1,5 +1,6 @@
 """Members that begin as models of the user: named after the run, described as they are, refused where they differ."""
 
+import re
 import shutil
 
 import pytest
@@ -10,6 +11,7 @@ from aims_pax.models.mace import MemberData
 from aims_pax.models.mace.architecture import architecture
 from aims_pax.settings import read_settings
 from aims_pax.settings.geometries import read_geometries
+from aims_pax.settings.mace import ArchitectureSettings
 from tests.models.mace import tiny
 from tests.projects import command, write_project
 
@@ -79,5 +81,7 @@ def test_the_card_describes_the_models_and_they_are_named_after_the_run(tmp_path
     text = model.with_suffix(".md").read_text()
     for key, value in OTHER.items():
         assert f"| ARCHITECTURE.{key} | {value} |" in text
-    assert "| ARCHITECTURE.hidden_irreps | 8x0e+8x1o |" in text
+    assert "| hidden irreps | 8x0e+8x1o |" in text
+    shown = re.findall(r"^\| ARCHITECTURE\.(\w+)", text, re.MULTILINE)
+    assert set(shown) <= set(ArchitectureSettings.model_fields), "a user who copies them gets no unknown key"
     assert "old_a.model" in text or "old_b.model" in text

@@ -6,11 +6,12 @@ structures of every dataset (and the lines of all of it) and the factories of ca
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from aims_pax.commands.check.model_kind import wrong_model_kind
+from aims_pax.commands.check.named_files import missing_files, missing_files_of_readable, named_datasets
 from aims_pax.commands.check.readiness import BASELINE_PLACE, baseline_spec
 from aims_pax.errors import SettingsError
 from aims_pax.given_data import GivenFile, read_given, remarks, undetermined_energies
@@ -18,21 +19,20 @@ from aims_pax.labelled_data import LabelKeys
 from aims_pax.settings import geometry_rules
 from aims_pax.settings.augment import CallSpec
 from aims_pax.settings.callables import (
-    FOUNDATION_ONLY,
     Wanted,
     odd_arguments,
-    unknown_models,
     wrong_callables,
 )
 from aims_pax.settings.control_in import MOVES_ATOMS, pair_controls, read_control
 from aims_pax.settings.control_in_check import control_in_remarks, lost_hubbard
+from aims_pax.settings.cross_checks import MACE, PROJECT
 from aims_pax.settings.geometries import completing, found_geometries
 from aims_pax.settings.mace import ELEMENTS, FROM_REFERENCE, atomic_energies_by_element
-from aims_pax.settings.read import read_settings
-from aims_pax.settings.sampler_list import models, potentials
+from aims_pax.settings.read import read_settings, read_usable
+from aims_pax.settings.sampler_list import potentials
 from aims_pax.settings.settings import Settings, dump
 from aims_pax.settings.yaml_reader import Document, Place, read_document
-from aims_pax.suggestions import nearest, no_such
+from aims_pax.suggestions import nearest
 from aims_pax.systems import System, deal, elements
 from aims_pax.xyz_blocks import find_damage
 
@@ -59,21 +59,27 @@ def checked_settings(
     folder: Path | str, aims_pax_file: str = "aimsPAX.yaml", mace_file: str = "mace.yaml"
 ) -> Settings:
     """The settings with all warnings. Raises SettingsError that lists all errors."""
-    settings = read_settings(folder, aims_pax_file, mace_file)
-    project = read_document(settings.folder / aims_pax_file, str(aims_pax_file))
-    mace = read_document(settings.folder / mace_file, str(mace_file))
+    try:
+        settings = read_settings(folder, aims_pax_file, mace_file)
+    except SettingsError as error:
+        more = _missing_besides(folder, aims_pax_file, mace_file)
+        raise SettingsError("\n".join([str(error), *more])) from error
+    documents = {
+        label: read_document(settings.folder / file, str(file))
+        for label, file in ((PROJECT, aims_pax_file), (MACE, mace_file))
+    }
     problems: list[str] = []
     warnings: list[str] = []
 
     def look(into: list[str], findings: Iterator[Finding]) -> None:
-        into += [_placed(project, mace, place, text) for place, text in findings]
+        into += [_placed(documents, place, text) for place, text in findings]
 
     systems: tuple[System, ...] = ()
     contradictions: list[Finding] = []
     try:
         systems, contradictions = found_geometries(settings)
     except SettingsError as error:
-        problems.append(_placed(project, mace, ("MISC", "path_to_geometry"), str(error)))
+        problems.append(_placed(documents, ("MISC", "path_to_geometry"), str(error)))
     given: list[GivenFile] = []
     look(problems, _files(settings, systems, given))
     look(problems, wrong_callables(_factories(settings), settings.folder))
@@ -94,9 +100,16 @@ def checked_settings(
     return replace(settings, warnings=(*settings.warnings, *warnings))
 
 
-def _placed(project: Document, mace: Document, place: Place, text: str) -> str:
-    document, place = (mace, place[1:]) if place[:1] == ("mace",) else (project, place)
-    return str(document.problem(place, text))
+def _missing_besides(folder: Path | str, aims_pax_file: str, mace_file: str) -> list[str]:
+    """Files that are not there, of settings that have mistakes elsewhere."""
+    parts, documents = read_usable(folder, aims_pax_file, mace_file)
+    found = missing_files_of_readable(parts, Path(folder).absolute())
+    return [_placed(documents, place, text) for place, text in found]
+
+
+def _placed(documents: Mapping[str, Document], place: Place, text: str) -> str:
+    label, place = (MACE, place[1:]) if place[:1] == (MACE,) else (PROJECT, place)
+    return str(documents[label].problem(place, text))
 
 
 def _systems(settings: Settings, systems: Sequence[System]) -> Iterator[Finding]:
@@ -227,7 +240,6 @@ def _species(settings: Settings, systems: Sequence[System]) -> Iterator[Finding]
             continue
         folder = settings.path(section.species_dir)
         if not folder.is_dir():
-            yield (name, "species_dir"), f"{section.species_dir}: {no_such(folder, 'folder')}"
             continue
         files = [f"{z:02d}_{ELEMENTS[z - 1]}_default" for z in elements(s.frame for s in systems)]
         if missing := [f for f in files if not (folder / f).is_file()]:
@@ -261,35 +273,15 @@ def _factories(settings: Settings) -> list[Wanted]:
 
 def _files(settings: Settings, systems: Sequence[System], given: list[GivenFile]) -> Iterator[Finding]:
     """Errors in the models and datasets that the settings name; readable datasets are added to `given`."""
-    initial, active = settings.initial_dataset, settings.active_learning
-    foundation = settings.model.foundation
-    own = foundation is None and (active is None or active.initial_models is None)
+    active = settings.active_learning
+    own = settings.model.foundation is None and (active is None or active.initial_models is None)
     known = (
         elements(s.frame for s in systems) if own else ()
     )  # new models know the elements of the geometries
-    sizes = models(settings.samplers)
-    if isinstance(spec := baseline_spec(settings), str):
-        sizes.append((BASELINE_PLACE, spec))
-    if initial is not None and initial.initial_sampling == "mace-mp0" and not settings.samplers:
-        sizes.append(((INITIAL, "initial_foundational_size"), initial.initial_foundational_size))
-    if (free := settings.pretraining) is not None:
-        sizes += dict.fromkeys((free.place_of(place), size) for place, size in models(free.sources))
-    yield from unknown_models(sizes, settings.folder)
-    if foundation is not None and foundation.factory is None:
-        named = [(("mace", "FOUNDATION", "model"), foundation.name)]
-        yield from unknown_models(named, settings.folder, FOUNDATION_ONLY, short=())
-    if foundation is not None and foundation.replay_data is not None:
-        path = settings.path(foundation.replay_data)
-        if not path.is_file():
-            yield ("mace", "FOUNDATION", "replay_data"), f"{foundation.replay_data}: {no_such(path)}"
+    yield from missing_files(settings)
     if active is not None:
-        for model in active.initial_models or ():
-            if not settings.path(model).is_file():
-                yield (ACTIVE, "initial_models"), f"{model}: {no_such(settings.path(model))}"
-        for key in ("initial_train_dataset", "initial_valid_dataset"):
-            named = getattr(active, key)
-            for file in named.values() if isinstance(named, dict) else [named] if named else []:
-                yield from _labelled(settings, file, known, (ACTIVE, key), given)
+        for key, file in named_datasets(active):
+            yield from _labelled(settings, file, known, (ACTIVE, key), given)
     if settings.misc.test_set is not None:
         yield from _labelled(settings, settings.misc.test_set, known, ("MISC", "test_set"), given)
 
@@ -308,7 +300,6 @@ def _labelled(
     """Read a dataset with the label keys of the settings. known: atomic numbers; empty when models are given."""
     path = settings.path(file)
     if not path.is_file():
-        yield place, f"{file}: {no_such(path)}"
         return
     try:
         read = read_given(
