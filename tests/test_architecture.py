@@ -26,7 +26,7 @@ LAYERS = (  # a file may import rooms of lower layers and its own room, nothing 
     {"dataset"},
     {"systems"},
     {"labelled_data", "structure_files", "surrogate_labels"},
-    {"potential", "label_limits", "charge_and_spin", "isolated_atoms"},
+    {"potential", "label_limits", "charge_and_spin", "isolated_atoms", "force_units"},
     {"fast_extxyz"},
     {"frames", "worker_process", "registry"},
     {"atoms_info", "comment_line", "processes", "xyz_blocks"},

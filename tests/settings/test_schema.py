@@ -138,7 +138,7 @@ BAD = [
     ({"MD": {"temperature": [300]}}, "MD.temperature"),
     ({"MD": {"tempreature": 300}}, "MD.tempreature"),
     ({"ACTIVE_LEARNING": {"num_trajectories": 2.5}}, "ACTIVE_LEARNING.num_trajectories"),
-    ({"ACTIVE_LEARNING": {"num_trajectories": None}}, "ACTIVE_LEARNING"),
+    ({"MD": {"stat_ensemble": None}}, "MD"),
     ({"ACTIVE_LEARNING": {"converge_al": "maybe"}}, "ACTIVE_LEARNING.converge_al"),
     ({"CLUSTER": {"parsl_options": {"label": "x"}}}, "CLUSTER.parsl_options"),
     ({"ACTIVE_LERNING": {}}, "ACTIVE_LERNING"),

@@ -56,7 +56,7 @@ def test_the_commands_of_their_own_have_tables_with_all_their_keys():
 
 def test_mandatory_keys_come_first_and_carry_a_star():
     first = rows(section_table(PROJECT["ACTIVE_LEARNING"]))
-    assert first[0].startswith(r"| \*num_trajectories | `int` | — |")
+    assert first[0].startswith(r"| \*num_trajectories | `int` | `1` |")
     assert first[1].startswith(r"| \*species_dir |")
     assert "\\*" not in "".join(first[2:])
 

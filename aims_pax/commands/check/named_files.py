@@ -38,7 +38,7 @@ def missing_files(settings: Settings) -> Iterator[Finding]:
         "MISC": settings.misc,
         "REFERENCE": settings.reference,
         MODEL: settings.model_kind,
-        FOUNDATION: settings.mace.foundation,
+        FOUNDATION: settings.model.foundation,
         SAMPLERS: settings.samplers,
         PRETRAINING: settings.pretraining,
     }
