@@ -100,6 +100,11 @@ REFUSED: dict[tuple[str, str, Any], str] = {
     ("CLUSTER", "executor", "mpi"): "executor",
     **{("CLUSTER", "type", name): "CLUSTER" for name in known_schedulers()},
     ("MISC", "enable_cueq", True): "cueq",
+    (
+        "REFERENCE",
+        "type",
+        "given",
+    ): "nothing can be labelled",  # beside an initial dataset; tests/test_run_data
     ("ARCHITECTURE", "radial_type", "chebyshev"): "no derivative",
     **({} if find_spec("featomic") else {("AUGMENTATION", "kind", "gpr"): "featomic"}),
     **{
