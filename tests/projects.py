@@ -43,6 +43,7 @@ PROJECT: dict[str, Any] = {
         "num_trajectories": 3,
         "ensemble_size": 2,
         "skip_step_mlff": 5,
+        "window_steps": 50,
         "max_MD_steps": 60,
         "epochs_before_exploration": 2,
         "epochs_per_worker": 2,

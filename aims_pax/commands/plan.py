@@ -243,7 +243,8 @@ def _active(
     if s is None:
         return None
     n = max(s.num_trajectories, len(systems))
-    rules = ExploreRules.read(s, n, settings.model.seed)  # its numbers of steps do not matter here
+    timestep = min(settings.md_of(system.name).timestep for system in deal(systems, n))
+    rules = ExploreRules.read(s, n, settings.model.seed, timestep)
     begins = first["n_train"] if first is not None else _given(settings)
     least, most = _calls(rules, n, begins, s.max_train_set_size)
     limits = {

@@ -18,7 +18,7 @@ MAX_FAULTS = 5  # exploded frames in a row after which a trajectory ends
 MAX_FAILURES = 5  # failed labels in a row after which a trajectory ends
 BELIEVED = 10  # validation frames below which `desired_acc` does not stop a stage
 BELIEVED_PER_SYSTEM = 2
-WINDOW_CHECKS = 10  # uncertainty checks of a window
+WINDOW_CHECKS, WINDOW_TIME = 10, 500.0  # a window has as many uncertainty checks, and as many fs, at least
 SAMPLED, FROM_GEOMETRY = 200.0, 1000.0  # fs: equilibration of thermal structures, and of a relaxed one
 LOSS, FORCE_MAE = "loss", "force_mae"  # `convergence_criterion` of the settings
 CONTINUED, FRESH, SHRINK_PERTURB = "continued", "fresh", "shrink_perturb"  # `final_training` of the settings
@@ -148,7 +148,7 @@ class ExploreRules:
             ),
             analysis_skip=s.analysis_skip if s.analysis else 0,
             acquisition=s.acquisition,
-            window=s.window_steps or WINDOW_CHECKS * s.skip_step_mlff,
+            window=s.window_steps or max(WINDOW_CHECKS * s.skip_step_mlff, math.ceil(WINDOW_TIME / timestep)),
             per_window=s.labels_per_window or trajectories,
             exploded=s.spread_limit,
             warm_up_epochs=s.epochs_before_exploration,

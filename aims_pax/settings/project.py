@@ -328,7 +328,8 @@ class ActiveLearningSettings(Section):
     )
     window_steps: OptionalWhole = key(
         None,
-        "MD steps of a window, for each trajectory; None: 10 × `skip_step_mlff`.",
+        "MD steps of a window, for each trajectory; None: 500 fs, and at least 10 × `skip_step_mlff`. Structures of a "
+        "shorter time resemble each other.",
         possible=COUNT,
         plausible="[10, 100000]",
     )

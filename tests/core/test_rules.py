@@ -61,3 +61,18 @@ def test_test_frames_wait_longer_where_a_trajectory_begins_at_the_geometry():
     settings = ActiveLearningSettings(num_trajectories=2)
     steps = [ExploreRules.read(settings, 2, 1, 0.5, thermal).equilibration for thermal in (True, False)]
     assert steps == [400, 2000]
+
+
+@pytest.mark.parametrize(
+    ("keys", "timestep", "steps"),
+    [
+        ({}, 0.5, 1000),
+        ({}, 1.0, 500),
+        ({}, 3.0, 250),
+        ({"skip_step_mlff": 200}, 1.0, 2000),
+        ({"window_steps": 30}, 0.5, 30),
+    ],
+)
+def test_a_window_lasts_half_a_picosecond_and_at_least_ten_looks(keys, timestep, steps):
+    settings = ActiveLearningSettings(num_trajectories=2, **keys)
+    assert ExploreRules.read(settings, 2, 1, timestep).window == steps
