@@ -288,6 +288,8 @@ def _calls(
     When the training set is full, outstanding labels are still computed.
     Least: only labels that the settings require.
     """
+    if begins[0] is not None and begins[0] >= max_train:  # active learning only draws its test structures
+        return 0, min(rules.n_test, rules.max_labels)
     looks = _looks(rules, n)
     analyses = 0.0
     if rules.analysis_skip:

@@ -79,7 +79,7 @@ NO_LABELS = "max_labels: 0, the models learn the structures that they have"
 
 
 def begin(systems: tuple[str, ...], rules: ExploreRules, n_train: int, valid: dict[str, int]) -> State:
-    """The state before the first step: one trajectory for each entry of `systems`."""
+    """The state before the first step: one trajectory for each entry of `systems`. Stopped if nothing may be labelled."""
     keys = dict.fromkeys(systems) if rules.per_system else {"": None}
     state = State(
         trajectories=tuple(Trajectory(system) for system in systems),
@@ -89,6 +89,8 @@ def begin(systems: tuple[str, ...], rules: ExploreRules, n_train: int, valid: di
         warm_up=WarmUp(math.ceil(rules.warm_up_epochs * min(1.0, SMALL_SET / n_train)) if n_train else 0),
         stopped=NO_LABELS if rules.max_labels < 1 else None,
     )
+    if state.stopped is None and n_train >= rules.max_train:
+        state, _ = _end(state, _full(state), rules)
     return with_systems(state, rules)
 
 
@@ -383,7 +385,7 @@ def _labelled(state: State, event: Labelled, rules: ExploreRules) -> tuple[State
     where = split if present is None else f"in the {present} set already"
     effects.append(LogMessage(f"{frame[:6]} → {where} · {state.n_train} training points"))
     if state.stopped is None and state.closing is None and state.n_train >= rules.max_train:
-        state, said = _end(state, f"max_train_set_size: {state.n_train} training points", rules)
+        state, said = _end(state, _full(state), rules)
         effects += said
     return state, tuple(effects)
 
@@ -497,6 +499,10 @@ def _next_stop(step: int, rules: ExploreRules) -> int:
     """The next MD step at which the frame is examined: uncertainty check, analysis, or the end."""
     intervals = [rules.skip_step] + ([rules.analysis_skip] if rules.analysis_skip else [])
     return int(min(*((step // n + 1) * n for n in intervals), rules.max_steps))
+
+
+def _full(state: State) -> str:
+    return f"max_train_set_size: {state.n_train} training points"
 
 
 def _why_over(state: State, rules: ExploreRules) -> str | None:

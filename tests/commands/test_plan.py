@@ -154,7 +154,8 @@ def explore(**changes):
         ({}, 25, (6, 6 + 3)),  # the first validates none, the second one: 5 more for training need 6 labels
         ({"desired_acc": 0.01}, 25, (0, 9)),
         ({}, INF, (0, INF)),
-        ({"max_steps": 10_000}, 20, (0, 3)),
+        ({"max_steps": 10_000}, 20, (0, 0)),  # full from the beginning
+        ({"max_steps": 10_000, "n_test": 2}, 20, (0, 2)),
     ],
 )
 def test_the_range_of_active_learning_follows_from_the_limits(rules, max_train, expected):

@@ -234,6 +234,23 @@ def test_max_train_set_size_stops_and_labels_under_way_are_still_kept():
     assert active_learning.outstanding(state, rules) == ()
 
 
+@pytest.mark.parametrize("acquisition", ["window", "crossing"])
+def test_a_training_set_that_is_full_at_the_beginning_is_not_added_to(acquisition):
+    rules = replace(RULES, max_train=20, acquisition=acquisition, window=50, warm_up_epochs=5)
+    state = fresh(2, rules=rules)
+    assert state.stopped == "max_train_set_size: 20 training points"
+    assert active_learning.outstanding(state, rules) == ()
+    more = replace(rules, max_train=30)
+    again = active_learning.reopen(state, ("a", "a"), more)
+    assert again.stopped is None
+    assert active_learning.outstanding(again, more)
+
+    rules = replace(rules, n_test=1, test_due=(0.5,), test_trajectory=(0,))
+    state = fresh(2, rules=rules)
+    assert state.stopped is None
+    assert state.closing == "max_train_set_size: 20 training points"
+
+
 def test_a_label_given_up_after_the_stop_does_not_count():
     rules = replace(RULES, max_train=21)
     state = warmed(2, rules=rules)
