@@ -34,6 +34,10 @@ def ended(folder, name="aims-PAX", code=0, *words):
     return done.stdout + done.stderr
 
 
+def labels_in(folder):
+    return [p for p in (folder / "data/labels").rglob("*.json") if p.name != "method.json"]
+
+
 def test_labels_of_another_method_never_train_when_the_restart_was_removed(tmp_path):
     folder = write_project(tmp_path, {"INITIAL_DATASET_GENERATION": ONE_VISIT})
     ended(folder, "aims-PAX-initial-ds")
@@ -166,7 +170,7 @@ def test_without_labels_the_models_learn_the_given_structures_and_later_more(tmp
     assert "no active learning (max_labels: 0" in said
     assert "reference calculations" not in said
     assert len(list((without / "results").glob("*.model"))) == 1
-    assert not list((without / "data/labels").rglob("*_*.json"))
+    assert not labels_in(without)
     again = ended(without)
     assert "To continue, raise ACTIVE_LEARNING.max_labels" in again
     assert "visit 1" not in again  # nothing is trained again
@@ -179,6 +183,24 @@ def test_without_labels_the_models_learn_the_given_structures_and_later_more(tmp
     said = ended(folder)
     assert "active learning: 3 trajectories of water" in said
     assert "1 active learning (1 of max_labels 1 asked for)" in said
+
+
+def test_given_structures_that_fill_the_training_set_are_not_added_to_but_tested(tmp_path, given):
+    full = {
+        "initial_train_dataset": "train.xyz",
+        "initial_valid_dataset": "valid.xyz",
+        "max_train_set_size": 1,
+        "max_MD_steps": 400,
+        "n_test": 1,
+        "max_convergence_epochs": 1,
+    }
+    changes = {"INITIAL_DATASET_GENERATION": None, "ACTIVE_LEARNING": full, "MISC": {"check_given_data": 0}}
+    folder = with_given(write_project(tmp_path, changes), given)
+    said = ended(folder)
+    assert "training points: the trajectories move until 1 test frames are drawn" in said
+    assert len(labels_in(folder)) == 1
+    trained = {f.id for f in read_extxyz(folder / "train.xyz")}
+    assert {f.id for f in read_extxyz(folder / "results/training.xyz")} == trained
 
 
 def test_two_projects_with_one_dataset_dir_are_refused_with_the_owner(tmp_path):
