@@ -2,7 +2,8 @@
 
 What is not known in advance is drawn: MD steps between two labels, epochs until convergence, how much of training, MD
 and labels overlaps, and how far measured times carry. Of DRAWS forecasts the 10th, 50th and 90th percentile are given.
-The spreads are those of finished runs (small molecules, MACE): steps between two labels 2 … 18 times `skip_step_mlff`.
+The spreads are those of finished runs (small molecules, MACE): steps between two labels 2 … 18 times `skip_step_mlff`
+with `acquisition: crossing`; with windows those of a window for each of its labels, or more where few are uncertain.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ CHECKS_PER_LABEL = (
     6.0,
     0.8,
 )  # median and σ of the logarithm: uncertainty checks of all trajectories for one label
+OF_WINDOW = (0.8, 1.6)  # MD steps for one label, over those of a window for each of its labels
 EPOCHS_TO_BEST = (90.0, 1.0)  # the same, of the best epoch of convergence
 CARRIES = 0.25  # σ of the logarithm of a measured time against the one in the run
 WATCHED = (
@@ -172,8 +174,11 @@ class _Draw:
         most, steps = active["reference_calls"][1], active["MD_steps"]
         if most is None and steps is None:
             return None
-        median, sigma = CHECKS_PER_LABEL
-        per_label = np.maximum(1.0, median * self._factor(sigma)) * al.skip_step_mlff
+        if (window := active["MD_steps_per_label"]) is None:
+            median, sigma = CHECKS_PER_LABEL
+            per_label = np.maximum(1.0, median * self._factor(sigma)) * al.skip_step_mlff
+        else:
+            per_label = window * self._between(*OF_WINDOW)
         labels = np.full(DRAWS, math.inf if most is None else float(most))
         least = float(active["reference_calls"][0] or 0)
         if most is not None and active["limits"].keys() & {"max_train_set_size", "max_labels"}:

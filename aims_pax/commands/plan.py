@@ -258,6 +258,7 @@ def _active(
         "trajectories": dict(Counter(x.name for x in deal(systems, n))),
         "reference_calls": [int(least), _whole(most)],
         "MD_steps": steps,
+        "MD_steps_per_label": n * rules.window / rules.per_window if rules.by_windows else None,
         "ps": None if steps is None else _time(settings, systems, n, int(s.max_MD_steps)),
         "epochs": [0, _whole(epochs)],
         "test_structures": s.n_test,

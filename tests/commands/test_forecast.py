@@ -48,6 +48,17 @@ def test_copies_for_training_make_training_longer_and_ask_for_no_label(tmp_path)
     assert "an epoch may cost up to 7 times as much while a member has 2 to 2000 training structures" in said
 
 
+def test_longer_windows_mean_more_dynamics_for_as_many_labels(tmp_path):
+    slow = Timings(0.001, 3, 0.00001, 0.05, 3, 1.0, {}, 100)  # nothing but MD costs anything
+    seconds = []
+    for window in (200, 1000):
+        keys = {"max_labels": 30, "max_MD_steps": float("inf"), "window_steps": window}
+        found, *_ = ahead(tmp_path / str(window), slow, ACTIVE_LEARNING=keys)
+        assert found["labels"] == pytest.approx([36, 36, 36], rel=0.3)
+        seconds.append(found["stages_s"]["explore"][1])
+    assert seconds[1] == pytest.approx(5 * seconds[0], rel=0.05)
+
+
 def test_labels_lie_within_the_plan(tmp_path):
     found, *_ = ahead(tmp_path, ACTIVE_LEARNING={"max_labels": 9, "max_MD_steps": 1_000_000})
     low, high = plan(tmp_path)["reference_calls"]
