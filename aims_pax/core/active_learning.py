@@ -79,7 +79,7 @@ NO_LABELS = "max_labels: 0, the models learn the structures that they have"
 
 
 def begin(systems: tuple[str, ...], rules: ExploreRules, n_train: int, valid: dict[str, int]) -> State:
-    """The state before the first step: one trajectory for each entry of `systems`. Stopped if nothing may be labelled."""
+    """The state before the first step, one trajectory for each of `systems`. Stopped if nothing may be labelled."""
     keys = dict.fromkeys(systems) if rules.per_system else {"": None}
     state = State(
         trajectories=tuple(Trajectory(system) for system in systems),
