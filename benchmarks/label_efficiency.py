@@ -15,7 +15,8 @@ later switched off, and five eighths of the labels in the initial dataset, witho
 defaults of the package), and the defaults with one part changed: `crossing`, `spread`, `geometry` (trajectories begin
 at the geometry), `unlimited` (no limit of energy and spread), `at once` (no training before exploration), `fresh`
 (delivered models trained from fresh weights), `own sets` (each member has initial structures of its own, half as many
-for the same labels; the others have one set, `distinct_model_sets: false`).
+for the same labels; the others have one set, `distinct_model_sets: false`), `mean` and `member` (the force that moves
+the trajectories).
 Errors are forces in meV/Å: mean at the temperature of the run, 95th percentile of the largest error of a frame, both
 again on the hot set. Runs that are in FOLDER already are not repeated.
 """
@@ -53,6 +54,8 @@ RULES: dict[str, dict[str, Any]] = {
     "at once": {"epochs_before_exploration": 0},
     "fresh": {"final_training": "fresh"},
     "own sets": {},
+    "mean": {"md_force": "mean"},
+    "member": {"md_force": "member"},
 }  # fmt: skip
 
 
