@@ -1,7 +1,8 @@
-"""A worker process in a new interpreter; it answers questions of its driver and exits when the driver does.
+"""A worker process; it answers questions of its driver and exits when the driver does.
 
-It imports its code once and keeps state between questions. Messages are pickles over a socket pair; log lines of the
-worker are sent with its answers. It ignores stop signals from the terminal and the scheduler: the driver handles them.
+It is a new interpreter or a fork of the fork server. It imports its code once and keeps state between questions.
+Messages are pickles over a socket pair; log lines of the worker are sent with its answers. It ignores stop signals from
+the terminal and the scheduler: the driver handles them.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
+from aims_pax import fork_server
 from aims_pax.errors import AimsPaxError, SetupError
+from aims_pax.fork_server import ForkedProcess
 from aims_pax.processes import STOP_SIGNALS
 
 LOST_IN_A_ROW = 3  # processes that may die before the run gives up
@@ -67,7 +70,10 @@ class WorkerProcess:
     exceptions of `answer` are raised in the driver; `stop()` returns True when the driver no longer needs the answer.
     threads: threads of its numerical libraries. environment: variables in addition to the driver's.
     level: log level; of several identical workers, only one needs INFO.
+    forked: it may be forked from the fork server, if there is one; for workers with one thread and no GPU of their own.
     """
+
+    process: subprocess.Popen[bytes] | ForkedProcess
 
     def __init__(
         self,
@@ -75,20 +81,13 @@ class WorkerProcess:
         threads: int = 1,
         environment: Mapping[str, str] | None = None,
         level: int = logging.INFO,
+        forked: bool = False,
     ) -> None:
-        ours, theirs = socket.socketpair()
         own = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-        code = (  # use the driver's sys.path: -c would put the working folder first
-            f"import sys; sys.path[:] = {[str(p) for p in sys.path]!r}; "
-            f"from aims_pax.worker_process import serve; serve({theirs.fileno()}, {maker!r}, {level})"
-        )
+        variables = os.environ | own | dict(environment or {})
+        ours, theirs = socket.socketpair()
         with theirs:
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", code],
-                env=os.environ | own | dict(environment or {}),
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-            )
+            self.process = (_forked if forked else _new)(theirs.fileno(), maker, level, variables)
         self.connection = Connection(ours.detach())
 
     @property
@@ -136,6 +135,32 @@ class WorkerProcess:
             self.close()
             code = self.process.returncode
             raise WorkerProcessLost(_how(code), code == -signal.SIGKILL) from error
+
+
+def _new(descriptor: int, maker: str, level: int, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """The process in a new interpreter."""
+    code = _code(descriptor, maker, level)
+    return subprocess.Popen(
+        [sys.executable, "-c", code], env=environment, pass_fds=[descriptor], stdin=subprocess.DEVNULL
+    )
+
+
+def _forked(
+    descriptor: int, maker: str, level: int, environment: Mapping[str, str]
+) -> subprocess.Popen[bytes] | ForkedProcess:
+    """The process as a fork of the fork server; in a new interpreter if there is none."""
+    server, target = fork_server.current(), "aims_pax.worker_process:serve"
+    request = fork_server.Request(target, (maker, level), environment, _code("DESCRIPTOR", maker, level))
+    fork = None if server is None else server.fork(descriptor, request)
+    return _new(descriptor, maker, level, environment) if fork is None else fork
+
+
+def _code(descriptor: int | str, maker: str, level: int) -> str:
+    # use the driver's sys.path: -c would put the working folder first
+    return (
+        f"import sys; sys.path[:] = {[str(p) for p in sys.path]!r}; "
+        f"from aims_pax.worker_process import serve; serve({descriptor}, {maker!r}, {level})"
+    )
 
 
 class _Lines(logging.Handler):

@@ -14,7 +14,7 @@ import ase.io
 import yaml
 
 from aims_pax.frames import Frame
-from tests import fork_server
+from tests import forked_commands
 from tests.worlds import EMT, water
 
 ROOT = Path(__file__).parents[1]
@@ -110,7 +110,7 @@ def command(
     entry = ENTRIES[name]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     if not kwargs:
-        return fork_server.run(name, entry, words, folder, environment, timeout)
+        return forked_commands.run(name, entry, words, folder, environment, timeout)
     code = f"import sys; sys.argv[0] = {name!r}; from aims_pax.cli import {entry}; {entry}()"
     return subprocess.run(
         [sys.executable, "-c", code, *words], cwd=folder, timeout=timeout, text=True, capture_output=True,

@@ -22,10 +22,11 @@ def run_command(command: Callable[[Settings, Console], None], mace: Path, projec
 
     command: imports the modules it needs.
     """
+    from aims_pax.parallel.core_allocation import prepared_processes
     from aims_pax.settings import read_settings
 
     settings = read_settings(Path.cwd(), str(project), str(mace), for_run=True)
-    with _first_in_folder(settings, announced=True) as terminal:
+    with _first_in_folder(settings, announced=True) as terminal, prepared_processes(settings):
         command(settings, terminal)
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from aims_pax.fork_server import fork_server
 from aims_pax.models.kinds import kind_of_run
 from aims_pax.schedulers.usable_cores import cores
 
@@ -31,7 +34,10 @@ def processes(settings: Settings, members: int) -> int:
 
 
 def moving_processes(settings: Settings, members: int, trajectories: int) -> int:
-    """Number of processes that move trajectories: as set, else one per core that training does not use."""
+    """Number of processes that move trajectories: as set, else one per core.
+
+    Training has priority on the cores that both use (`dynamics.LOWER`), and leaves them most of the time.
+    """
     if not kind_of_run(settings).moves_in_processes:
         return 1
     if settings.cluster.executor == "inline" or settings.model.device != "cpu":
@@ -39,8 +45,22 @@ def moving_processes(settings: Settings, members: int, trajectories: int) -> int
     profile = settings.cluster.dynamics
     if profile is not None and profile.workers is not None:
         return min(profile.workers, trajectories)
-    left = cores() - processes(settings, members) * _threads(settings.cluster.training)
-    return max(1, min(left // _threads(profile), trajectories))
+    return max(1, min(cores() // _threads(profile), trajectories))
+
+
+@contextmanager
+def prepared_processes(settings: Settings) -> Iterator[None]:
+    """Inside the block these processes are forks of one that imports the modules they need, from now on.
+
+    Does nothing where a run has less than two of them.
+    """
+    members, al = settings.ensemble_size, settings.active_learning
+    n = processes(settings, members)
+    if al is not None:
+        moving = moving_processes(settings, members, al.num_trajectories)
+        n += moving if moving > 1 else 0
+    with fork_server(kind_of_run(settings).slow_imports if n > 1 else ()):
+        yield
 
 
 def _threads(profile: TrainingProfile | DynamicsProfile | None) -> int:

@@ -236,7 +236,9 @@ class MDPool:
         companion = self._companions[k]
         if companion is None or companion.lost:
             level = logging.INFO if k == 0 else logging.WARNING  # the others would log the same
-            companion = WorkerProcess("aims_pax.parallel.dynamics:MDWorker", self.threads, level=level)
+            companion = WorkerProcess(
+                "aims_pax.parallel.dynamics:MDWorker", self.threads, level=level, forked=self.threads == 1
+            )
             self._companions[k], self._versions[k] = companion, -1
         return companion
 

@@ -56,6 +56,7 @@ class DeltaKind(ModelKind):
             inner.trains_in_processes,
             inner.moves_in_processes,
         )
+        self.slow_imports = inner.slow_imports
         self.learns_from_copies = inner.learns_from_copies
         self.begins_from_files, self.mixes_weights = inner.begins_from_files, inner.mixes_weights
 

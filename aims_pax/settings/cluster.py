@@ -139,7 +139,7 @@ class DynamicsProfile(Section):
 
     workers: OptionalWhole = key(
         None,
-        "Processes that share the trajectories; `None`: as many as there are cores that training leaves free. "
+        "Processes that share the trajectories; `None`: one per core. Training has priority on cores that both use. "
         "1: no extra process. On a GPU and with `executor: inline`, trajectories always run in the process of the run.",
         possible="[1, inf)",
     )

@@ -274,7 +274,7 @@ def test_how_many_calculations_run_at_the_same_time_is_a_number(tmp_path, monkey
     ("section", "cores", "expected"),
     [
         ({}, 16, "members train in 2 processes while trajectories move in 3 processes"),
-        ({}, 3, "members train in 2 processes while trajectories move in 1 process"),
+        ({}, 2, "members train in 2 processes while trajectories move in 2 processes"),
         ({"training": {"workers": 1}, "dynamics": {"workers": 2}}, 8,
          "members train in 1 process while trajectories move in 2 processes"),
         ({}, 1, "training and dynamics take turns: trajectories move in 1 process"),

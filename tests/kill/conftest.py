@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.fork_server import build_a_tiny_model, load_package
+from tests.forked_commands import build_a_tiny_model, load_package
 from tests.kill.harness import Ledger, attempt, outcome, project
 
 

@@ -4,7 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from aims_pax.parallel.core_allocation import moving_processes, processes
+from aims_pax import fork_server
+from aims_pax.parallel.core_allocation import moving_processes, prepared_processes, processes
 
 
 def given(
@@ -55,11 +56,11 @@ def test_how_many_processes_train_three_members(machine, settings, cores, expect
     [
         (given(workers=0), 16, 8),
         (given(workers=0), 4, 4),
-        (given(workers=3), 4, 1),
-        (given(workers=4), 2, 1),
-        (given(), 8, 4),
+        (given(workers=3), 4, 4),
+        (given(workers=4), 2, 2),
+        (given(), 1, 1),
+        (given(), 8, 8),
         (given(threads=4, workers=2), 16, 8),
-        (given(threads=3), 16, 4),
         (given(workers=0, md_threads=4), 16, 4),
         (given(workers=0, md_threads=32), 16, 1),
         (given(workers=0, dynamics=2), 16, 2),
@@ -78,10 +79,40 @@ def test_a_system_that_does_not_tell_affinities_has_all_its_cores(monkeypatch):
     """macOS."""
     monkeypatch.delattr("os.sched_getaffinity")
     monkeypatch.setattr("os.cpu_count", lambda: 6)
-    assert (processes(given(), 4), moving_processes(given(), 4, 8)) == (4, 2)
+    assert (processes(given(), 4), moving_processes(given(), 4, 8)) == (4, 6)
 
 
 def test_a_kind_of_model_that_cannot_leave_the_driver_takes_turns_in_it(machine):
     machine(16)
     own = given(workers=4, dynamics=4, kind="tests.models.linear_model:KIND")
     assert (processes(own, 4), moving_processes(own, 4, 8)) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("cores", "how", "members", "expected"),
+    [(4, {}, 2, True), (2, {}, 1, True), (1, {}, 4, False), (4, {"executor": "inline"}, 4, False),
+     (4, {"kind": "tests.models.linear_model:KIND"}, 4, False)],
+)  # fmt: skip
+def test_the_slow_imports_are_made_once_where_a_run_has_several_processes(
+    machine, monkeypatch, cores, how, members, expected
+):
+    machine(cores)
+    monkeypatch.setattr("aims_pax.fork_server.ForkServer", _Server)
+    settings = given(**how)
+    settings.active_learning, settings.ensemble_size = SimpleNamespace(num_trajectories=8), members
+    with prepared_processes(settings):
+        server = fork_server.current()
+        assert (server is not None) == expected
+        if server is not None:
+            assert "aims_pax.models.mace.training_workers" in server.modules
+    assert fork_server.current() is None
+
+
+class _Server:
+    """Notes what it would import."""
+
+    def __init__(self, modules):
+        self.modules, self.process = modules, SimpleNamespace(poll=lambda: None)
+
+    def close(self):
+        self.process = None

@@ -145,7 +145,9 @@ def test_processes_that_die_while_the_run_is_stopped_are_not_replaced(trained, c
 
 def test_what_all_processes_find_is_told_by_the_first(trained, monkeypatch):
     made = []
-    monkeypatch.setattr("aims_pax.parallel.dynamics.WorkerProcess", lambda *_, level: made.append(level))
+    monkeypatch.setattr(
+        "aims_pax.parallel.dynamics.WorkerProcess", lambda *_, level, forked: made.append(level)
+    )
     MDPool(trained, 3).warm()
     assert made == [logging.INFO, logging.WARNING, logging.WARNING]
 

@@ -54,6 +54,7 @@ class MaceKind(ModelKind):
     trains_in_processes = True
     learns_from_copies = True
     moves_in_processes = True
+    slow_imports = ("aims_pax.models.mace.training_workers", "aims_pax.models.mace.native", "torch._dynamo")
     forms = tuple(FORMS)
 
     def build(self, settings: Settings, seeds: Sequence[int], elements: Sequence[int]) -> Ensemble:

@@ -122,7 +122,8 @@ class Worker:
         self.place = place
         maker = "aims_pax.models.mace.training_workers:TrainingWorker"
         share = {memory_budget.ENVIRONMENT: str(memory)} if memory < math.inf else {}
-        self.companion = WorkerProcess(maker, place.threads, place.environment() | share)
+        own, forked = place.environment() | share, place.threads == 1 and place.device is None
+        self.companion = WorkerProcess(maker, place.threads, own, forked=forked)
         self.frames: dict[str, LabelledFrame] = {}
         self.members: dict[str, Member] = {}
 

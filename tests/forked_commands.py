@@ -87,7 +87,7 @@ def _answer(pipe: FileIO, server: subprocess.Popen[str], timeout: float | None) 
 def _server() -> subprocess.Popen[str]:
     server = _servers.get(os.getpid())
     if server is None or server.poll() is not None:
-        code = "from tests.fork_server import serve; serve()"
+        code = "from tests.forked_commands import serve; serve()"
         server = _servers[os.getpid()] = subprocess.Popen(
             [sys.executable, "-c", code], cwd=ROOT, text=True, stdin=subprocess.PIPE, bufsize=1,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
