@@ -128,7 +128,7 @@ def alone():
             made.ask("how many")
         assert made.lost
         assert clerk().ask("how many") == 1
-    with fork_server.fork_server(["tests.sleeps"]):
+    with fork_server.fork_server(["tests.slow_import"]):
         made = clerk()
         began = time.monotonic()
         made.process.kill()  # the server still imports

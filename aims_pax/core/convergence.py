@@ -2,10 +2,15 @@
 
 TRAIN  -- improved by more than the margin ------------>  TRAIN   (these weights are the best so far)
 TRAIN  -- patience or epochs used up ------------------>  done    (the best weights are restored)
+TRAIN  -- patience used up, but errors still fall ----->  TRAIN
 TRAIN  -- the same, but worse than before convergence ->  TRAIN   (once: continues from the weights of before)
 
 Better is judged by the force MAE on the validation set: of its few frames one far from equilibrium can make up most
 of the loss, a mean of squares, and would hide what the others gain (`convergence_criterion`).
+
+The first epochs may have a small error by luck: a member whose present weights predict the few validation frames well
+learns from all the others, becomes worse there, and then better again for hundreds of epochs. So patience does not end
+training while errors fall fast enough to reach the best before as many epochs again.
 
 With `final_training` fresh or shrink_perturb the weights that a member had before are set aside, with their validation
 errors. A new training that ends worse, because its epochs were too few, must not replace them.
@@ -16,6 +21,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from statistics import median
 
 from aims_pax.core.rules import CONTINUED, FORCE_MAE, ConvergeRules
 from aims_pax.core.work import (
@@ -33,6 +39,7 @@ from aims_pax.core.work import (
 
 NAME = "converge"
 LEAST = 1e-3  # relative decrease of the force MAE that counts as an improvement
+TREND = 6  # validations: fewer do not show whether errors fall
 
 
 @dataclass(frozen=True)
@@ -40,7 +47,8 @@ class MemberProgress:
     """The progress of one member.
 
     before, before_mae: validation loss and force MAE (eV/Å) of the weights that were set aside; infinite without such
-    weights. continued_at: epochs after which training continued from them, 0: it did not.
+    weights. continued_at: epochs after which training continued from them, 0: it did not. recent: the last validations
+    since the best epoch, in the quantity that decides (force MAE, eV/Å, or loss), as many as patience has epochs.
     """
 
     member: int
@@ -53,6 +61,7 @@ class MemberProgress:
     before: float = math.inf
     before_mae: float = math.nan
     continued_at: int = 0
+    recent: tuple[float, ...] = ()
 
     @property
     def epochs_here(self) -> int:
@@ -60,8 +69,24 @@ class MemberProgress:
         return self.epochs - self.continued_at
 
     def patient(self, rules: ConvergeRules) -> bool:
-        """Whether patience is used up."""
-        return self.epochs - max(self.best_epoch, self.continued_at) >= rules.patience
+        """Whether patience is used up and errors do not fall towards the best."""
+        waited = self.epochs - max(self.best_epoch, self.continued_at)
+        return waited >= rules.patience and not self.falls(rules)
+
+    def falls(self, rules: ConvergeRules) -> bool:
+        """Whether the line through the medians of both halves of `recent` is below the best after as many more."""
+        half = len(self.recent) // 2
+        if len(self.recent) < TREND or not all(map(math.isfinite, self.recent)):
+            return False
+        before, now = median(self.recent[:half]), median(self.recent[-half:])
+        ahead = now - 2.5 * (
+            before - now
+        )  # from the middle of the second half: 5/4 of all, that is 5/2 halves
+        return now < before and ahead < self.decisive_best(rules)
+
+    def decisive_best(self, rules: ConvergeRules) -> float:
+        """The best so far in the quantity that decides."""
+        return self.best_mae if _by_force(self.best_mae, rules) else self.best
 
     def over(self, rules: ConvergeRules) -> bool:
         """Whether patience or epochs are used up."""
@@ -123,8 +148,11 @@ def step(state: State, event: Event, rules: ConvergeRules) -> tuple[State, tuple
     effects: list[Effect] = []
     (loss,), (mae,) = event.valid_loss, event.force_mae
     if _improves(loss, mae, p, rules):
-        p = replace(p, best=loss, best_epoch=p.epochs, best_mae=mae)
+        p = replace(p, best=loss, best_epoch=p.epochs, best_mae=mae, recent=())
         effects.append(KeepBest(p.member))
+    else:
+        window = max(TREND, int(rules.patience / rules.epochs_per_visit))
+        p = replace(p, recent=(*p.recent, mae if _by_force(p.best_mae, rules) else loss)[-window:])
     if p.over(rules):
         p, more = _ended(p, rules)
         effects += more
@@ -150,7 +178,7 @@ def _ended(p: MemberProgress, rules: ConvergeRules) -> tuple[MemberProgress, lis
             f"{1000 * p.before_mae:.1f} meV/Å): training continues from these, as with final_training: {CONTINUED}"
         )
         again = replace(
-            p, continued_at=p.epochs, best=p.before, best_epoch=p.epochs, best_mae=p.before_mae
+            p, continued_at=p.epochs, best=p.before, best_epoch=p.epochs, best_mae=p.before_mae, recent=()
         )  # the earlier weights are the best so far
         return again, [LogMessage(text), ContinueEarlier(p.member), LogMessage(why, "warning")]
     return replace(p, done=True), [RestoreBest(p.member), LogMessage(text)]
@@ -160,9 +188,14 @@ def _improves(loss: float, mae: float, p: MemberProgress, rules: ConvergeRules) 
     """Whether a validation is better than the best so far, by the criterion; without force MAE by the loss."""
     if not math.isfinite(loss) or math.isinf(p.best):
         return math.isfinite(loss)
-    if rules.criterion == FORCE_MAE and math.isfinite(mae) and math.isfinite(p.best_mae):
+    if _by_force(mae, rules) and math.isfinite(p.best_mae):
         return mae < (1 - LEAST) * p.best_mae
     return p.best - loss > rules.margin
+
+
+def _by_force(mae: float, rules: ConvergeRules) -> bool:
+    """Whether the force MAE decides: by the criterion, and if there is one."""
+    return rules.criterion == FORCE_MAE and math.isfinite(mae)
 
 
 def _was_better(p: MemberProgress, rules: ConvergeRules) -> bool:

@@ -211,7 +211,10 @@ class InitialDatasetSettings(Section):
         False, "Converge the members on the initial dataset at the end of this stage."
     )
     convergence_patience: Whole = key(
-        50, "Epochs without improvement before convergence ends.", possible=COUNT
+        50,
+        "Epochs without improvement before convergence ends; not while errors fall so fast that they will be below the "
+        "best before as many epochs again.",
+        possible=COUNT,
     )
     convergence_criterion: Criterion = key(
         "force_mae", "What decides on the best epoch of this convergence; as in `ACTIVE_LEARNING`."
@@ -485,7 +488,10 @@ class ActiveLearningSettings(Section):
         "(`shrink_perturb`).",
     )
     convergence_patience: Whole = key(
-        50, "Epochs without improvement before convergence ends.", possible=COUNT
+        50,
+        "Epochs without improvement before convergence ends; not while errors fall so fast that they will be below the "
+        "best before as many epochs again.",
+        possible=COUNT,
     )
     max_convergence_epochs: Whole = key(500, "Maximum number of epochs of convergence.", possible=COUNT)
 
