@@ -122,9 +122,14 @@ class SkinNeighbours:
 
     def _stale(self, positions: torch.Tensor, cells: torch.Tensor) -> NDArray[np.bool_]:
         """(F,) bool: the list may miss a pair (always true for structures in `lost`)."""
+        same_cells = not self.shifted or torch.equal(cells, self.h0)
+        if same_cells and not self.lost.any():  # the usual case, with half the work of the one below
+            furthest_of_all = float((positions - self.x0).square().sum(-1).amax())
+            if 4 * furthest_of_all <= self.skin**2:  # False for NaN
+                return self.lost
         reach = torch.full((len(self.pbc),), self.r_max + self.skin, dtype=torch.float64, device=self.device)
         x0 = self.x0
-        if not torch.equal(cells, self.h0) and self.shifted:
+        if not same_cells:
             F = self._deformation(cells)
             reach = reach * torch.linalg.svdvals(F)[:, -1]
             x0 = torch.einsum("ak,akc->ac", x0, F[self.frame_of])

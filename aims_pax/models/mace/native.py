@@ -219,6 +219,7 @@ class NativeMember:
         self._reference: MaceModel | None = None
         self._topology: Topology | None = None
         self._evaluator: Any = None
+        self._E0: tuple[list[float] | None, int, Array] | None = None
         self._streamed = False
         Z = len(model.atomic_numbers)
         self._active = np.arange(Z) if Z <= FEW else np.arange(0)
@@ -294,8 +295,7 @@ class NativeMember:
             A, self._place[graph.species], graph.counts, graph.receiver32, self._place[graph.receiver_species],
             graph.vectors.reshape(-1), graph.lengths,
         )  # fmt: skip
-        E0 = model_atomic_energies(self.model).numpy()
-        nodes = np.array(self._evaluator.node_energies)[:A] + E0[graph.species]
+        nodes = np.array(self._evaluator.node_energies)[:A] + self._atomic_energies()[graph.species]
         pairs = np.array(self._evaluator.node_forces)[: 3 * E].reshape(E, 3)
         forces = np.empty((A, 3))
         for c in range(3):
@@ -311,6 +311,15 @@ class NativeMember:
             virial = graph.vectors[edges].T @ pairs[edges]
             strains[f] = -0.5 * (virial + virial.T)
         return energies, forces, strains
+
+    def _atomic_energies(self) -> Array:
+        """(Z,) eV. They may change between two evaluations, but seldom do."""
+        offsets = self.model.atomic_energies_fn
+        exact, version = getattr(offsets, "exact", None), offsets.atomic_energies._version
+        if self._E0 is None or self._E0[0] is not exact or self._E0[1] != version:
+            values: Array = model_atomic_energies(self.model).numpy()
+            self._E0 = exact, version, values
+        return self._E0[2]
 
     def _now(self) -> tuple[Any, ...]:
         neighbours = [float(i.avg_num_neighbors) for i in self.model.interactions]
