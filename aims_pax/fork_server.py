@@ -38,12 +38,13 @@ REQUEST = 1 << 20  # bytes of a request: an environment and a few words
 
 @dataclass(frozen=True)
 class Request:
-    """What a fork does: `target(descriptor, *arguments)`, in this environment; `code` does the same in a new
-    interpreter, with the word `DESCRIPTOR` in place of the number."""
+    """What a fork does: `target(descriptor, *arguments)`, in this environment and with this `sys.path`, both those of
+    the driver now; `code` does the same in a new interpreter, with the word `DESCRIPTOR` in place of the number."""
 
     target: str  # module:function
     arguments: tuple[Any, ...]
     environment: Mapping[str, str]
+    path: tuple[str, ...]
     code: str
 
 
@@ -254,5 +255,6 @@ def _become(request: Request, descriptor: int, here: bool) -> None:
         os.execve(sys.executable, [sys.executable, "-c", code], dict(request.environment))
     os.environ.clear()
     os.environ.update(request.environment)
+    sys.path[:] = request.path
     module, _, name = request.target.partition(":")
     getattr(importlib.import_module(module), name)(descriptor, *request.arguments)

@@ -150,7 +150,8 @@ def _forked(
 ) -> subprocess.Popen[bytes] | ForkedProcess:
     """The process as a fork of the fork server; in a new interpreter if there is none."""
     server, target = fork_server.current(), "aims_pax.worker_process:serve"
-    request = fork_server.Request(target, (maker, level), environment, _code("DESCRIPTOR", maker, level))
+    code = _code("DESCRIPTOR", maker, level)
+    request = fork_server.Request(target, (maker, level), environment, tuple(map(str, sys.path)), code)
     fork = None if server is None else server.fork(descriptor, request)
     return _new(descriptor, maker, level, environment) if fork is None else fork
 

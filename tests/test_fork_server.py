@@ -50,6 +50,18 @@ def test_a_fork_has_its_own_state_and_environment_and_is_a_child_of_the_server(s
     assert not os.environ.get("AIMS_PAX_TEST")
 
 
+def test_a_fork_finds_modules_in_folders_that_the_driver_has_added_since_the_server_started(
+    server, tmp_path, monkeypatch
+):
+    (tmp_path / "added_later.py").write_text(
+        "class Own:\n    def __call__(self, question, stop):\n        return 7\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    made = WorkerProcess("added_later:Own", forked=True)
+    assert made.ask("anything") == 7
+    made.close()
+
+
 @pytest.mark.parametrize(("number", "name"), [(signal.SIGKILL, "SIGKILL"), (signal.SIGSEGV, "SIGSEGV")])
 def test_the_signal_that_ended_a_fork_is_known(server, number, name):
     made = clerk()
