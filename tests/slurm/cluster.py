@@ -121,11 +121,16 @@ class Cluster:
 
     def __enter__(self) -> Self:
         install()
-        try:
-            self.up()
-        except BaseException:
-            self.down()
-            raise
+        for last in (False, True):
+            try:
+                self.up()
+                break
+            except BaseException as error:
+                self.down()
+                if last or not isinstance(
+                    error, NoSlurmError
+                ):  # else: a port was taken since it was found free
+                    raise
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -165,7 +170,7 @@ class Cluster:
     def start_controller(self) -> None:
         if self._pid("slurmctld") is None:
             self._daemon("slurmctld", "-f", str(self.conf))
-        self.until(lambda: "UP" in self.run("scontrol", "ping"), 30)
+        self.until(lambda: "UP" in self.run("scontrol", "ping"), 60)
 
     def stop_controller(self) -> None:
         self._stop("slurmctld")

@@ -257,6 +257,7 @@ def test_primitive_cells_of_one_atom_are_replayed_and_isolated_atoms_are_not(tmp
     assert frame.pbc.all()
 
 
+@pytest.mark.slow
 def test_replay_protects_what_lies_outside(tmp_path):
     """Water is not in the new data: its forces move away from those of the foundation, with replay by much less."""
     teacher = ensemble([1], elements=(1, 6, 8), default_dtype="float32")

@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from tests.sweeps import thinned
+
 SELDOM = (
     "torch._dynamo.convert_frame",
     "scipy.signal",
@@ -52,7 +54,7 @@ assert c.dynamo.config is torch._dynamo.config
 
 
 @pytest.mark.parametrize(
-    "first", ["import mace.modules", "import torch._dynamo, scipy.signal, mace.tools.train"]
+    "first", thinned(["import torch._dynamo, scipy.signal, mace.tools.train", "import mace.modules"], 2)
 )
 def test_what_is_loaded_already_stays(first):
     code = f"""
@@ -66,6 +68,7 @@ assert mace.tools.train.__name__ == "train"
     assert "scipy.signal" in loaded(code)
 
 
+@pytest.mark.slow
 def test_a_package_that_does_something_else_with_them_is_imported_with_all(tmp_path):
     package = tmp_path / "odd"
     package.mkdir()
