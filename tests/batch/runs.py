@@ -64,8 +64,8 @@ def healthy(folder: Path, site: Site):
 
 
 def failing(folder: Path, site: Site):
-    """A run whose reference fails for 40 % of all geometries, in every way."""
-    launch = worlds.launch("emt", f"{FAULTS}+hang:0.4", faults_told=folder / "faults")
+    """A run whose reference fails for 30 % of all geometries, in every way."""
+    launch = worlds.launch("emt", f"{FAULTS}+hang:0.3", faults_told=folder / "faults")
     write_aims_project(folder, site, launch, job_time_limit=20, systems={"water": worlds.water()})
     return folder, command(folder=folder)
 
@@ -101,7 +101,7 @@ def check_healthy(folder: Path, told: subprocess.CompletedProcess[str]) -> None:
 def check_failing(folder: Path, told: subprocess.CompletedProcess[str]) -> None:
     """It ended well."""
     assert told.returncode == 0, told.stdout + told.stderr
-    assert check_datasets(folder) > 10
+    assert check_datasets(folder) > 5  # of about 17 calculations
 
 
 def check_quarantine(folder: Path, told: subprocess.CompletedProcess[str]) -> None:
