@@ -52,14 +52,15 @@ def moving_processes(settings: Settings, members: int, trajectories: int) -> int
 def prepared_processes(settings: Settings) -> Iterator[None]:
     """Inside the block these processes are forks of one that imports the modules they need, from now on.
 
-    Does nothing where a run has less than two of them.
+    Does nothing where a run has less than two of them, or uses GPUs, which a fork cannot.
     """
     members, al = settings.ensemble_size, settings.active_learning
     n = processes(settings, members)
     if al is not None:
         moving = moving_processes(settings, members, al.num_trajectories)
         n += moving if moving > 1 else 0
-    with fork_server(kind_of_run(settings).slow_imports if n > 1 else ()):
+    several = n > 1 and settings.model.device == "cpu"
+    with fork_server(kind_of_run(settings).slow_imports if several else ()):
         yield
 
 

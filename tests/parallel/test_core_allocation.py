@@ -91,7 +91,8 @@ def test_a_kind_of_model_that_cannot_leave_the_driver_takes_turns_in_it(machine)
 @pytest.mark.parametrize(
     ("cores", "how", "members", "expected"),
     [(4, {}, 2, True), (2, {}, 1, True), (1, {}, 4, False), (4, {"executor": "inline"}, 4, False),
-     (4, {"kind": "tests.models.linear_model:KIND"}, 4, False)],
+     (4, {"kind": "tests.models.linear_model:KIND"}, 4, False),
+     (4, {"device": "cuda", "devices": ("cuda:1", "cuda:2")}, 4, False)],
 )  # fmt: skip
 def test_the_slow_imports_are_made_once_where_a_run_has_several_processes(
     machine, monkeypatch, cores, how, members, expected
