@@ -22,8 +22,9 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ class Request:
 
 
 class ForkedProcess:
-    """A fork of the server, with the methods of `subprocess.Popen` that its owner needs.
+    """A fork of the server, with the methods of `subprocess.Popen` that its owner needs, for several threads.
 
     If the server has died, the exit status of a fork is not known: it is killed and counts as killed.
     """
@@ -57,7 +58,11 @@ class ForkedProcess:
     def __init__(self, status: int) -> None:
         self._status = status  # the reading end of the pipe
         self._pid: int | None = None  # 0: the server died before it forked
+        self._lock = threading.Lock()  # of reading: each number is in the pipe once
         self.returncode: int | None = None
+
+    def __del__(self) -> None:
+        os.close(self._status)
 
     @property
     def pid(self) -> int:
@@ -69,9 +74,9 @@ class ForkedProcess:
         """Kill it. If it has not been forked yet, it will end by itself: its connection is closed then."""
         if self.poll() is None:
             if self._pid is None:
-                self._ended(-signal.SIGKILL)
+                self.returncode = -signal.SIGKILL
             else:
-                os.kill(self._pid, signal.SIGKILL)
+                _kill(self._pid)
 
     def poll(self) -> int | None:
         """The exit status (-N: killed by signal N), None while it runs."""
@@ -90,22 +95,23 @@ class ForkedProcess:
     def _forked(self, timeout: float | None) -> bool:
         """Whether it has been forked or never will be; waits for it at most `timeout` seconds."""
         if self._pid is None and self.returncode is None and self._readable(timeout):
-            self._pid = self._number() or 0
+            with self._lock:
+                if self._pid is None:
+                    self._pid = self._number() or 0
         return self._pid is not None
 
     def _read_end(self, timeout: float | None) -> None:
         if not self._readable(timeout):
             return
-        code = self._number()
-        if code is None:  # the server has died
-            if self._pid and _is_there(self._pid):
-                os.kill(self._pid, signal.SIGKILL)
-            code = -signal.SIGKILL
-        self._ended(code)
-
-    def _ended(self, code: int) -> None:
-        os.close(self._status)
-        self.returncode = code
+        with self._lock:
+            if self.returncode is not None:
+                return
+            code = self._number()
+            if code is None:  # the server has died
+                if self._pid:
+                    _kill(self._pid)
+                code = -signal.SIGKILL
+            self.returncode = code
 
     def _readable(self, timeout: float | None) -> bool:
         with selectors.DefaultSelector() as selector:
@@ -118,12 +124,9 @@ class ForkedProcess:
         return NUMBER.unpack(data)[0] if len(data) == NUMBER.size else None
 
 
-def _is_there(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
+def _kill(pid: int) -> None:
+    with suppress(ProcessLookupError):  # it has just ended, and the server has read its status
+        os.kill(pid, signal.SIGKILL)
 
 
 class ForkServer:

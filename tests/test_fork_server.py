@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -81,6 +82,17 @@ def test_a_fork_can_be_killed_and_waited_for(fork):
     fork.process.kill()
     assert fork.process.wait() == fork.process.wait(0.0) == fork.process.poll() == -signal.SIGKILL
     fork.process.kill()  # once more does no harm
+
+
+def test_several_threads_may_wait_for_a_fork_and_kill_it(server):
+    for _ in range(20):
+        made = clerk()
+        made.send(("die", signal.SIGKILL))
+        with ThreadPoolExecutor(4) as threads:
+            ends = [threads.submit(made.process.wait, 20) for _ in range(3)]
+            threads.submit(made.process.kill).result(20)
+            assert [end.result(20) for end in ends] == [-signal.SIGKILL] * 3
+        made.close()
 
 
 def test_the_server_and_its_forks_end_with_their_driver():
