@@ -40,7 +40,7 @@ REQUEST = 1 << 20  # bytes of a request: an environment and a few words
 @dataclass(frozen=True)
 class Request:
     """What a fork does: `target(descriptor, *arguments)`, in this environment and with this `sys.path`, both those of
-    the driver now; `code` does the same in a new interpreter, with the word `DESCRIPTOR` in place of the number."""
+    the driver now. code: does the same in a new interpreter, where the descriptor is the first argument."""
 
     target: str  # module:function
     arguments: tuple[Any, ...]
@@ -206,9 +206,8 @@ def serve_forks(descriptor: int, modules: Sequence[str]) -> None:
     gc.freeze()  # the collector of a fork does not touch, and so copy, this memory
     one_thread = len(list(Path("/proc/self/task").iterdir())) == 1
     connection = socket.socket(fileno=descriptor)
-    waiting: dict[
-        int, tuple[int, int]
-    ] = {}  # by the descriptor of a fork's end: its pid, the pipe for its status
+    # by the descriptor that becomes readable when a fork ends: its pid, the pipe for its status
+    waiting: dict[int, tuple[int, int]] = {}
     with selectors.DefaultSelector() as selector:
         selector.register(connection, selectors.EVENT_READ)
         while True:
@@ -254,8 +253,8 @@ def _become(request: Request, descriptor: int, here: bool) -> None:
     """In the fork: its work, in this process or in a new interpreter."""
     if not here:
         os.set_inheritable(descriptor, True)
-        code = request.code.replace("DESCRIPTOR", str(descriptor))
-        os.execve(sys.executable, [sys.executable, "-c", code], dict(request.environment))
+        words = [sys.executable, "-c", request.code, str(descriptor)]
+        os.execve(sys.executable, words, dict(request.environment))
     os.environ.clear()
     os.environ.update(request.environment)
     sys.path[:] = request.path

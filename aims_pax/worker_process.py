@@ -139,10 +139,8 @@ class WorkerProcess:
 
 def _new(descriptor: int, maker: str, level: int, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
     """The process in a new interpreter."""
-    code = _code(descriptor, maker, level)
-    return subprocess.Popen(
-        [sys.executable, "-c", code], env=environment, pass_fds=[descriptor], stdin=subprocess.DEVNULL
-    )
+    words = [sys.executable, "-c", _code(maker, level), str(descriptor)]
+    return subprocess.Popen(words, env=environment, pass_fds=[descriptor], stdin=subprocess.DEVNULL)
 
 
 def _forked(
@@ -150,17 +148,18 @@ def _forked(
 ) -> subprocess.Popen[bytes] | ForkedProcess:
     """The process as a fork of the fork server; in a new interpreter if there is none."""
     server, target = fork_server.current(), "aims_pax.worker_process:serve"
-    code = _code("DESCRIPTOR", maker, level)
-    request = fork_server.Request(target, (maker, level), environment, tuple(map(str, sys.path)), code)
+    path, code = tuple(map(str, sys.path)), _code(maker, level)
+    request = fork_server.Request(target, (maker, level), environment, path, code)
     fork = None if server is None else server.fork(descriptor, request)
     return _new(descriptor, maker, level, environment) if fork is None else fork
 
 
-def _code(descriptor: int | str, maker: str, level: int) -> str:
+def _code(maker: str, level: int) -> str:
+    """The program of a new interpreter; its argument is the descriptor."""
     # use the driver's sys.path: -c would put the working folder first
     return (
         f"import sys; sys.path[:] = {[str(p) for p in sys.path]!r}; "
-        f"from aims_pax.worker_process import serve; serve({descriptor}, {maker!r}, {level})"
+        f"from aims_pax.worker_process import serve; serve(int(sys.argv[1]), {maker!r}, {level})"
     )
 
 

@@ -437,7 +437,7 @@ def _processes(settings: Settings, active: dict[str, Any] | None) -> dict[str, i
     if active is None:
         return None
     members, n = settings.ensemble_size, sum(active["trajectories"].values())
-    return {"training": processes(settings, members), "dynamics": moving_processes(settings, members, n)}
+    return {"training": processes(settings, members), "dynamics": moving_processes(settings, n)}
 
 
 def _whole(value: float) -> int | None:

@@ -1,8 +1,8 @@
 """Convergence: train each chosen member on the full set until it stops improving, then restore its best weights.
 
 TRAIN  -- improved by more than the margin ------------>  TRAIN   (these weights are the best so far)
-TRAIN  -- patience or epochs used up ------------------>  done    (the best weights are restored)
 TRAIN  -- patience used up, but errors still fall ----->  TRAIN
+TRAIN  -- patience or epochs used up ------------------>  done    (the best weights are restored)
 TRAIN  -- the same, but worse than before convergence ->  TRAIN   (once: continues from the weights of before)
 
 Better is judged by the force MAE on the validation set: of its few frames one far from equilibrium can make up most
@@ -79,9 +79,8 @@ class MemberProgress:
         if len(self.recent) < TREND or not all(map(math.isfinite, self.recent)):
             return False
         before, now = median(self.recent[:half]), median(self.recent[-half:])
-        ahead = now - 2.5 * (
-            before - now
-        )  # from the middle of the second half: 5/4 of all, that is 5/2 halves
+        # between the middles of the halves lies 1/2 of the validations, from there to the end of as many more 5/4
+        ahead = now - 2.5 * (before - now)
         return now < before and ahead < self.decisive_best(rules)
 
     def decisive_best(self, rules: ConvergeRules) -> float:
@@ -200,6 +199,6 @@ def _by_force(mae: float, rules: ConvergeRules) -> bool:
 
 def _was_better(p: MemberProgress, rules: ConvergeRules) -> bool:
     """Whether the weights that were set aside are better than the best of the new training."""
-    if rules.criterion == FORCE_MAE and math.isfinite(p.before_mae) and math.isfinite(p.best_mae):
+    if _by_force(p.before_mae, rules) and math.isfinite(p.best_mae):
         return p.before_mae < p.best_mae
     return p.before < p.best

@@ -77,9 +77,7 @@ class ModelKind(ABC):
     has_stress: bool = False  # learns and predicts stress, which NPT needs
     trains_in_processes: bool = False  # has `training_pool`
     moves_in_processes: bool = False  # has `serialise` and `unserialise`
-    slow_imports: tuple[
-        str, ...
-    ] = ()  # modules that these processes need, to import once; they start no threads
+    slow_imports: tuple[str, ...] = ()  # modules that these processes need; imported once for all
     mixes_weights: bool = (
         False  # `begin_again` can keep a share of the weights: final_training: shrink_perturb
     )

@@ -33,7 +33,7 @@ def processes(settings: Settings, members: int) -> int:
     return min(places, members)
 
 
-def moving_processes(settings: Settings, members: int, trajectories: int) -> int:
+def moving_processes(settings: Settings, trajectories: int) -> int:
     """Number of processes that move trajectories: as set, else one per core.
 
     Training has priority on the cores that both use (`dynamics.LOWER`), and leaves them most of the time.
@@ -57,7 +57,7 @@ def prepared_processes(settings: Settings) -> Iterator[None]:
     members, al = settings.ensemble_size, settings.active_learning
     n = processes(settings, members)
     if al is not None:
-        moving = moving_processes(settings, members, al.num_trajectories)
+        moving = moving_processes(settings, al.num_trajectories)
         n += moving if moving > 1 else 0
     several = n > 1 and settings.model.device == "cpu"
     with fork_server(kind_of_run(settings).slow_imports if several else ()):

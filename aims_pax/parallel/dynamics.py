@@ -290,7 +290,7 @@ def md_pool(settings: Settings, ensemble: ForceFieldModel, trajectories: int) ->
     None with `executor: inline` (bit for bit reproducible), on a GPU, when training leaves no core, and for a kind of
     model that cannot be sent to other processes.
     """
-    n, profile = moving_processes(settings, len(ensemble), trajectories), settings.cluster.dynamics
+    n, profile = moving_processes(settings, trajectories), settings.cluster.dynamics
     kind = kind_of_run(settings)
     if profile is not None and not kind.moves_in_processes:
         log.warning(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -46,3 +47,15 @@ def free_ports(n: int) -> list[int]:
                     probe.bind(("127.0.0.1", port))
             return list(range(first, first + n))
     raise OSError("no free ports")
+
+
+def bring_up(up: Callable[[], None], down: Callable[[], None], failure: type[Exception]) -> None:
+    """Start daemons, again if they fail once: another program may have taken a port since it was found free."""
+    for last in (False, True):
+        try:
+            up()
+            return
+        except BaseException as error:
+            down()
+            if last or not isinstance(error, failure):
+                raise

@@ -24,7 +24,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
-from tests.batch.machine import free_ports, runs
+from tests.batch.machine import bring_up, free_ports, runs
 
 PACKAGES = ("gridengine-master", "gridengine-exec", "gridengine-client")
 PROGRAMS = ("sge_qmaster", "sge_execd", "qsub", "qstat", "qdel", "qacct", "qconf")
@@ -168,16 +168,7 @@ class Cluster:
 
     def __enter__(self) -> Self:
         install()
-        for last in (False, True):
-            try:
-                self.up()
-                break
-            except BaseException as error:
-                self.down()
-                if last or not isinstance(
-                    error, NoGridEngineError
-                ):  # else: a port was taken since it was found free
-                    raise
+        bring_up(self.up, self.down, NoGridEngineError)
         return self
 
     def __exit__(self, *exception: object) -> None:

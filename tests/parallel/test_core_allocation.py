@@ -72,20 +72,20 @@ def test_how_many_processes_train_three_members(machine, settings, cores, expect
 )
 def test_how_many_processes_move_eight_trajectories(machine, settings, cores, expected):
     machine(cores)
-    assert moving_processes(settings, 4, 8) == expected
+    assert moving_processes(settings, 8) == expected
 
 
 def test_a_system_that_does_not_tell_affinities_has_all_its_cores(monkeypatch):
     """macOS."""
     monkeypatch.delattr("os.sched_getaffinity")
     monkeypatch.setattr("os.cpu_count", lambda: 6)
-    assert (processes(given(), 4), moving_processes(given(), 4, 8)) == (4, 6)
+    assert (processes(given(), 4), moving_processes(given(), 8)) == (4, 6)
 
 
 def test_a_kind_of_model_that_cannot_leave_the_driver_takes_turns_in_it(machine):
     machine(16)
     own = given(workers=4, dynamics=4, kind="tests.models.linear_model:KIND")
-    assert (processes(own, 4), moving_processes(own, 4, 8)) == (0, 1)
+    assert (processes(own, 4), moving_processes(own, 8)) == (0, 1)
 
 
 @pytest.mark.parametrize(

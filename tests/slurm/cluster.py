@@ -24,7 +24,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
-from tests.batch.machine import free_ports, kill_tree, processes, runs
+from tests.batch.machine import bring_up, free_ports, kill_tree, processes, runs
 
 PACKAGES = ("slurmctld", "slurmd", "slurm-client", "munge")
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scancel", "scontrol", "sinfo")
@@ -121,16 +121,7 @@ class Cluster:
 
     def __enter__(self) -> Self:
         install()
-        for last in (False, True):
-            try:
-                self.up()
-                break
-            except BaseException as error:
-                self.down()
-                if last or not isinstance(
-                    error, NoSlurmError
-                ):  # else: a port was taken since it was found free
-                    raise
+        bring_up(self.up, self.down, NoSlurmError)
         return self
 
     def __exit__(self, *exception: object) -> None:
