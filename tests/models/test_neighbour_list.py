@@ -106,3 +106,18 @@ def test_structures_beyond_sense_are_lost_instead_of_filling_the_memory(fault):
     lists = SkinNeighbours([frame], CUTOFF, 0.5, torch.device("cpu"))
     assert len(lists(x, h).sender) == 0
     assert lists.lost.all()
+
+
+@pytest.mark.parametrize("far", [False, True])
+def test_a_pair_that_approaches_from_both_sides_is_not_missed(far):
+    """Each atom moves 0.6 of the skin, from just outside the list; another structure moves so far that it is examined."""
+    skin, apart = 1.0, CUTOFF + 1.01
+    frames = [Frame([6, 6], [[0, 0, 0], [apart, 0, 0]]), Frame([6, 6], [[0, 0, 0], [9, 0, 0]])]
+    lists = SkinNeighbours(frames, CUTOFF, skin, torch.device("cpu"))
+    x = torch.from_numpy(np.concatenate([f.positions for f in frames]))
+    h = torch.zeros((2, 3, 3), dtype=torch.float64)
+    assert len(lists(x, h).sender) == 0
+    x = x.clone()
+    x[0, 0], x[1, 0] = 0.6 * skin, apart - 0.6 * skin
+    x[3, 0] += 20.0 * far
+    assert len(lists(x, h).sender) == 2

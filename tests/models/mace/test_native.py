@@ -383,3 +383,19 @@ def test_new_weights_of_many_elements_are_noticed():
     after = committee.evaluate([MOLECULE]).forces
     assert not torch.allclose(before, after, atol=1e-4)
     torch.testing.assert_close(after, Committee([model]).evaluate([MOLECULE]).forces, rtol=0, atol=2e-5)
+
+
+def test_atomic_energies_that_change_alone_reach_bindings_that_already_exist():
+    """Without new weights: the offsets are fitted after a visit. Once as exact values, once as the stored ones."""
+    model = ensemble(**BASE).members[0].model
+    frames = [f.frame for f in ethanol(2)]
+    bound = alone(model, "native").bind(frames)
+    before = bound(*tensors(frames)).energies
+    offsets, n = model.atomic_energies_fn, len(frames[0])
+    offsets.exact = [e + 1.0 for e in offsets.exact]
+    np.testing.assert_allclose(bound(*tensors(frames)).energies - before, n, atol=1e-6)
+    offsets.exact = None
+    whole = bound(*tensors(frames)).energies
+    with torch.no_grad():
+        offsets.atomic_energies += 2.0
+    np.testing.assert_allclose(bound(*tensors(frames)).energies - whole, 2.0 * n, atol=1e-3)
