@@ -110,7 +110,7 @@ def test_structures_beyond_sense_are_lost_instead_of_filling_the_memory(fault):
 
 @pytest.mark.parametrize("far", [False, True])
 def test_a_pair_that_approaches_from_both_sides_is_not_missed(far):
-    """Each atom moves 0.6 of the skin, from just outside the list; another structure moves so far that it is examined."""
+    """Each atom moves 0.6 of the skin, from just outside the list; another structure may move much further."""
     skin, apart = 1.0, CUTOFF + 1.01
     frames = [Frame([6, 6], [[0, 0, 0], [apart, 0, 0]]), Frame([6, 6], [[0, 0, 0], [9, 0, 0]])]
     lists = SkinNeighbours(frames, CUTOFF, skin, torch.device("cpu"))
