@@ -3,19 +3,20 @@
 Each label gives a pair of the spread s before and the error e after, both of one structure in eV/Å. Their relation is a
 power law with log-normal scatter,
 
-    ln e = α + β ln(s/s₀) + γ z + σ ε,    β ≥ 0,
+    ln e = α + β ln(s/s₀) + γ z + σ_z ε,    β ≥ 0,
 
 where z = 1 for structures that were selected (their spread was large), 0 for audit structures, drawn at random.
 Selection by the spread alone would leave the relation as it is; selection by anything else (diversity, the moment of
 crossing) may not, and γ takes up the difference. Bayesian linear regression with the priors β ~ N(1, 0.35²) (error
 proportional to spread) and γ ~ N(0, 0.15²) gives sensible values from five pairs on; with many pairs the priors have
-no influence.
+no influence. The scatter of selected structures is larger: often a single atom has made their spread large, and one
+error scatters more than the largest of many. σ₁ is fitted; σ₀ has the prior NARROWER · σ₁, worth NARROWER_WEIGHT pairs.
 
-The bound at a confidence is conformal: the weighted quantile of the leave-one-out residuals of the pairs (Vovk et al.,
-Algorithmic Learning in a Random World, 2005; weights as in Barber et al., Ann. Stat. 51, 816, 2023, since pairs of
-earlier weights of the models are no longer exchangeable with the next). A pair counts with (n_then/n_now)^AGEING, n the
-size of the training set. A t distribution of the fitted width, with the weight of PRIOR pairs, stands where a conformal
-quantile of few pairs would be infinite.
+The bound at a confidence is conformal: the weighted quantile of the leave-one-out residuals of the pairs in units of
+σ_z, times σ₀ (Vovk et al., Algorithmic Learning in a Random World, 2005; weights as in Barber et al., Ann. Stat. 51,
+816, 2023, since pairs of earlier weights of the models are no longer exchangeable with the next). A pair counts with
+(n_then/n_now)^AGEING, n the size of the training set. A t distribution of the fitted width, with the weight of PRIOR
+pairs, stands where a conformal quantile of few pairs would be infinite.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ PRIOR = 2.0
 NEXT = 0.6
 SLOPE, SLOPE_SD = 1.0, 0.35  # β: mean and standard deviation of its prior
 SELECTION_SD = 0.15  # γ: standard deviation of its prior
-SCATTER, SCATTER_WEIGHT = 0.5, 3.0  # σ: its prior value, and the number of pairs which that is worth
+SCATTER, SCATTER_WEIGHT = 0.5, 3.0  # σ₁: its prior value, and the number of pairs which that is worth
+NARROWER, NARROWER_WEIGHT = 0.8, 6.0  # σ₀/σ₁: the same
 SUSPECT = 4.0  # residuals are cut off at this many robust standard deviations in the regression, not in the quantile
 
 
@@ -64,8 +66,8 @@ class ErrorMap:
     """The fitted relation for structures drawn at random: ln e = intercept + slope · ln s, in eV/Å.
 
     quantile: of the residual of ln e, at the confidence of the bound. mean_factor: mean of exp(residual). selection: γ.
-    scatter: σ. weight: of all pairs, aged: the number of fresh pairs that they are worth. systematic: standard
-    deviation of ln e at the typical spread because β and γ are uncertain.
+    scatter: σ₁. narrower: σ₀/σ₁. weight: of all pairs, aged: the number of fresh pairs that they are worth. systematic:
+    standard deviation of ln e at the typical spread because β and γ are uncertain.
     """
 
     intercept: float
@@ -76,6 +78,7 @@ class ErrorMap:
     mean_factor: float
     weight: float
     systematic: float = 0.0
+    narrower: float = 1.0
 
     def expected(self, spread: float) -> float:
         """Mean error in eV/Å of structures with this spread (eV/Å)."""
@@ -152,24 +155,24 @@ def fit_error_map(pairs: tuple[ErrorPair, ...], confidence: float) -> ErrorMap |
     weights = pair_weights(pairs)
     centre = float(np.average(x, weights=weights))
     design = np.stack([np.ones_like(x), x - centre, chosen], axis=1)  # (K, 3)
-    values, covariance, scatter = _regression(design, y, weights)
+    values, covariance, (wide, narrow) = _regression(design, y, weights)
     values[1] = max(values[1], 0.0)
+    scatter = np.where(chosen > 0, wide, narrow)
     influence = weights / scatter**2 * np.einsum("ki,ij,kj->k", design, covariance, design)
-    residual = (y - design @ values) / np.maximum(1 - influence, 0.2)  # leave-one-out
+    residual = (y - design @ values) / scatter / np.maximum(1 - influence, 0.2)  # leave-one-out
     here = np.array([1.0, math.log(pairs[-1].typical) - centre, 0.0])
-    systematic = max(float(here @ covariance @ here) - scatter**2 / float(weights.sum()), 0.0)
-    quantile = _bound_quantile(residual, weights, scatter, confidence)
-    prior = math.exp(scatter**2 / 2)
-    factor = (weights @ np.exp(np.minimum(residual, 4 * scatter)) + PRIOR * prior) / (weights.sum() + PRIOR)
+    systematic = max(float(here @ covariance @ here) - 1 / float((weights / scatter**2).sum()), 0.0)
+    factor = weights @ np.exp(narrow * np.minimum(residual, 4.0)) + PRIOR * math.exp(narrow**2 / 2)
     return ErrorMap(
         intercept=float(values[0] - values[1] * centre),
         slope=float(values[1]),
         selection=float(values[2]),
-        scatter=scatter,
-        quantile=quantile,
-        mean_factor=float(factor),
+        scatter=wide,
+        quantile=narrow * _bound_quantile(residual, weights, confidence),
+        mean_factor=float(factor / (weights.sum() + PRIOR)),
         weight=float(weights.sum()),
         systematic=math.sqrt(systematic),
+        narrower=narrow / wide,
     )
 
 
@@ -180,28 +183,40 @@ def pair_weights(pairs: tuple[ErrorPair, ...]) -> Array:
     return aged
 
 
-def _regression(design: Array, y: Array, weights: Array) -> tuple[Array, Array, float]:
-    """(α, β, γ), their covariance (3, 3), and σ. Outliers are cut off."""
+def _regression(design: Array, y: Array, weights: Array) -> tuple[Array, Array, tuple[float, float]]:
+    """(α, β, γ), their covariance (3, 3), and (σ₁, σ₀). Outliers are cut off."""
     precision = np.diag([1e-6, 1 / SLOPE_SD**2, 1 / SELECTION_SD**2])
     wanted = precision @ np.array([0.0, SLOPE, 0.0])
-    scatter, shown = SCATTER, y
-    for _ in range(4):
-        normal = design.T @ (weights[:, None] * design) / scatter**2 + precision
-        values: Array = np.linalg.solve(normal, design.T @ (weights * shown) / scatter**2 + wanted)
-        residual = y - design @ values
-        width = 1.4826 * float(np.median(np.abs(residual))) + 0.1 * scatter
-        shown = design @ values + np.clip(residual, -SUSPECT * width, SUSPECT * width)
-        lost = min(2.0, 0.3 * float(weights.sum()))  # degrees of freedom; the priors take part of them
-        squares = float(weights @ (shown - design @ values) ** 2) + SCATTER_WEIGHT * SCATTER**2
-        scatter = max(math.sqrt(squares / (float(weights.sum()) - lost + SCATTER_WEIGHT)), 0.02)
-    covariance = np.asarray(np.linalg.inv(normal), np.float64)
-    return values, covariance, scatter
+    chosen, total = design[:, 2] > 0, float(weights.sum())
+    kept = (
+        1 - min(2.0, 0.3 * total) / total
+    )  # share of the degrees of freedom; the priors take part of the others
+    wide, narrow, shown = SCATTER, NARROWER * SCATTER, y
+    for _ in range(6):
+        scatter = np.where(chosen, wide, narrow)
+        precise = weights / scatter**2
+        normal = design.T @ (precise[:, None] * design) + precision
+        values: Array = np.linalg.solve(normal, design.T @ (precise * shown) + wanted)
+        residual = (y - design @ values) / scatter
+        width = 1.4826 * float(np.median(np.abs(residual))) + 0.1
+        residual = np.clip(residual, -SUSPECT * width, SUSPECT * width) * scatter
+        shown = design @ values + residual
+        wide = _scatter(residual[chosen], weights[chosen], kept, SCATTER, SCATTER_WEIGHT)
+        narrow = _scatter(residual[~chosen], weights[~chosen], kept, NARROWER * wide, NARROWER_WEIGHT)
+    return values, np.asarray(np.linalg.inv(normal), np.float64), (wide, narrow)
 
 
-def _bound_quantile(residual: Array, weights: Array, scatter: float, confidence: float) -> float:
-    """The quantile of ln e − its prediction, with the prior in the tail and one pair's weight for the next one."""
+def _scatter(residual: Array, weights: Array, kept: float, prior: float, worth: float) -> float:
+    """Standard deviation of weighted residuals, with a prior value that is worth some pairs."""
+    squares = float(weights @ residual**2) + worth * prior**2
+    return max(math.sqrt(squares / (kept * float(weights.sum()) + worth)), 0.02)
+
+
+def _bound_quantile(residual: Array, weights: Array, confidence: float) -> float:
+    """The quantile of ln e − its prediction in units of its scatter, with the prior in the tail and one pair's weight
+    for the next one."""
     p = (np.arange(200) + 0.5) / 200
-    values = np.concatenate([residual, scatter * _t4(p)])
+    values = np.concatenate([residual, _t4(p)])
     mass = np.concatenate([weights, np.full(200, PRIOR / 200)])
     order = np.argsort(values)
     reached = (np.cumsum(mass[order]) - 0.5 * mass[order]) / mass.sum()

@@ -59,7 +59,8 @@ def mean_errors(calibration: ErrorCalibration) -> tuple[Array, Array, Array]:
     # the error at the mean spread of its time; for audit structures this only removes the part of their scatter that
     # their spread explains (a control variate)
     mean = np.exp(y - fitted.slope * (x - typical) - fitted.selection * chosen) * fitted.mean_factor
-    scatter = fitted.scatter / np.maximum(pair_weights(pairs), 1e-3) ** (CURVE_AGEING / AGEING / 2)
+    scatter = fitted.scatter * np.where(chosen, 1.0, fitted.narrower)
+    scatter = scatter / np.maximum(pair_weights(pairs), 1e-3) ** (CURVE_AGEING / AGEING / 2)
     return np.array([float(p.n_train) for p in pairs]), mean, scatter
 
 
