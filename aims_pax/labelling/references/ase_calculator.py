@@ -7,13 +7,15 @@ density, which shifts forces by 1e-4 eV/Å) would make a label depend on the ord
 from __future__ import annotations
 
 import errno
+import inspect
+import os
 import re
 import subprocess
 import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -71,6 +73,10 @@ SINGLE_POINT: dict[str, dict[str, tuple[str, ...]]] = {
     "Vasp": {"nsw": ("0",)},
 }
 QUICK = ("ase.calculators.", "tblite.")  # run in threads of the driver; all others in processes
+# run in processes, too: the library has one molecule and one set of options for all threads
+ONE_AT_A_TIME = ("ase.calculators.psi4",)
+# ASE's calculators that write files, but are no FileIOCalculator
+WRITE_FILES = frozenset(("CP2K", "Castep", "Psi4", "Vasp"))
 
 _not_converged = re.compile(
     r"(not|n't|never|no|failed to|fails to|without)\s+(yet\s+)?(reach(ed)?\s+)?converge"
@@ -107,7 +113,7 @@ class CalculatorReference:
     @property
     def quick(self) -> bool:
         """Whether threads of the driver can run it: it is fast, or computes outside Python."""
-        return self.factory.startswith(QUICK)
+        return self.factory.startswith(QUICK) and not self.factory.startswith(ONE_AT_A_TIME)
 
     @cached_property
     def conventions(self) -> Conventions:
@@ -145,6 +151,7 @@ class CalculatorReference:
     def check(self) -> None:
         """Raise SettingsError when the factory cannot be found, or lacks a declared argument. Computes nothing."""
         make = _factory(self)
+        _check_interface(make, self.factory)
         for name in ("charge_key", "spin_key"):
             key = getattr(self, name)
             if key is not None and key not in ON_ATOMS and not accepts(make, key):
@@ -169,6 +176,7 @@ class CalculatorReference:
                 f"{frame.formula}: {frame.statements[0]} is known to FHI-aims only; remove it from the structure"
             )
         try:
+            _check_interface(_factory(self), self.factory)
             how, kwargs = self.conventions, dict(self.kwargs)
             if self.atoms:
                 kwargs = without_key(without_key(kwargs, how.charge), how.spin)
@@ -243,21 +251,73 @@ def _factory(reference: CalculatorReference) -> Callable[..., Any]:
         return _loaded[key]
 
 
+def _check_interface(make: Callable[..., Any], factory: str) -> None:
+    """Raise SettingsError for a class that cannot be asked for properties, as ASE's Turbomole.
+
+    Turbomole also computes in the current folder, where it deletes files as soon as it is made.
+    """
+    calculate = getattr(make, "calculate", None) if isinstance(make, type) else None
+    if calculate is None:
+        return
+    try:
+        inspect.signature(calculate).bind(None, None, [], [])
+    except TypeError as error:
+        raise SettingsError(
+            f"factory {factory!r}",
+            "its calculate() takes no list of properties, as those of ASE's other calculators do; write a calculator "
+            "of your own that runs the program in self.directory",
+        ) from error
+
+
 @contextmanager
 def own_folder(calculator: Calculator, scratch: Path | None, frame: Frame) -> Iterator[Calculator]:
-    """Give calculators that write files a folder for this label, unless the user chose one."""
+    """Give calculators that write files a folder for this label, unless the user chose one.
+
+    Also those inside it (of a sum, of DFT-D3): in one folder two labels would read each other's output, or start from
+    each other's wave function.
+    """
+    with ExitStack() as folders:
+        for part in _parts(calculator):
+            name = _folder_attribute(part)
+            if name is None:
+                continue
+            if scratch is not None:
+                scratch.mkdir(parents=True, exist_ok=True)
+            made = folders.enter_context(tempfile.TemporaryDirectory(prefix=f"{frame.id}-", dir=scratch))
+            folder = min(made, os.path.relpath(made), key=len)  # names in CP2K have at most 80 characters
+            setattr(part, name, Path(folder) if isinstance(getattr(part, name), Path) else folder)
+        yield calculator
+
+
+def _parts(calculator: Any) -> Iterator[Any]:
+    """A calculator and all calculators inside it."""
+    from ase.calculators.abc import GetPropertiesMixin
+    from ase.calculators.mixing import Mixer
+
+    yield calculator
+    for value in getattr(calculator, "__dict__", {}).values():
+        inside = (
+            value.calcs if isinstance(value, Mixer) else value if isinstance(value, list | tuple) else [value]
+        )
+        for one in inside:
+            if isinstance(one, GetPropertiesMixin):
+                yield from _parts(one)
+
+
+def _folder_attribute(calculator: Any) -> str | None:
+    """The attribute for the folder of a calculator; None if it writes no files, or if the user chose its folder."""
     from ase.calculators.calculator import FileIOCalculator
     from ase.calculators.genericfileio import GenericFileIOCalculator
 
-    writes = isinstance(calculator, FileIOCalculator | GenericFileIOCalculator)
-    if not writes or Path(calculator.directory) != Path("."):
-        yield calculator
-        return
-    if scratch is not None:
-        scratch.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f"{frame.id}-", dir=scratch) as folder:
-        calculator.directory = Path(folder) if isinstance(calculator, GenericFileIOCalculator) else folder
-        yield calculator
+    classes = type(calculator).__mro__
+    if not isinstance(calculator, FileIOCalculator | GenericFileIOCalculator):
+        in_memory = classes[0].__module__.startswith(QUICK)
+        if in_memory and not WRITE_FILES.intersection(c.__name__ for c in classes):
+            return None
+    if classes[0].__name__ == "Castep":
+        return "_directory" if calculator._directory == os.path.abspath("CASTEP") else None
+    chosen = getattr(calculator, "directory", None)
+    return "directory" if chosen is not None and Path(chosen) == Path(".") else None
 
 
 def _check_parity(frame: Frame, kwargs: Mapping[str, Any], how: Conventions) -> None:

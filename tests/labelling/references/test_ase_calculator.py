@@ -5,6 +5,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from ase.calculators import calculator as ase
 from ase.calculators.emt import EMT
 
 from aims_pax.errors import Crashed, NotConverged, SettingsError, SetupError, TimedOut
-from aims_pax.labelling.references.ase_calculator import CalculatorReference, classify
+from aims_pax.labelling.references.ase_calculator import CalculatorReference, classify, own_folder
 from aims_pax.potential import calculate
 from tests import worlds
 
@@ -135,6 +136,66 @@ class Files(FileIOCalculator):
     assert -energy > len(str(tmp_path / "calc"))
     assert list((tmp_path / "calc").iterdir()) == []
     assert not (tmp_path / "out").exists()
+
+
+def test_every_calculator_that_writes_files_gets_a_folder_of_its_own(tmp_path, monkeypatch):
+    """Not only those that derive from FileIOCalculator: in one folder Vasp reads the vasprun.xml of another label."""
+    from ase.calculators.dftd3 import DFTD3
+    from ase.calculators.mixing import SumCalculator
+    from ase.calculators.vasp import Vasp
+
+    monkeypatch.chdir(tmp_path)
+    vasp, dispersion = Vasp(), DFTD3(command="dftd3")
+    both = SumCalculator([Vasp(), DFTD3(command="dftd3", dft=EMT())])
+    inside = [both.mixer.calcs[0], both.mixer.calcs[1].dftd3]
+    scratch = tmp_path / "calc"
+    for calculator, writers in ((vasp, [vasp]), (dispersion, [dispersion.dftd3]), (both, inside)):
+        with own_folder(calculator, scratch, worlds.water()):
+            used = [Path(one.directory).resolve() for one in writers]
+            assert len(set(used)) == len(writers)
+            assert all(folder.parent == scratch and folder.is_dir() for folder in used)
+        assert list(scratch.iterdir()) == []
+    chosen = Vasp(directory="mine")
+    with own_folder(chosen, scratch, worlds.water()):
+        assert chosen.directory == "mine"
+    with own_folder(EMT(), tmp_path / "none", worlds.water()):
+        assert not (tmp_path / "none").exists()  # computes in memory: no folder for each label
+
+
+def test_a_calculator_of_the_user_writes_into_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = """
+from ase.calculators.calculator import Calculator
+from pathlib import Path
+class Program(Calculator):
+    implemented_properties = ["energy", "forces"]
+    def calculate(self, atoms=None, properties=None, system_changes=None):
+        super().calculate(atoms, properties, system_changes)
+        Path(self.directory, "restart").open("x").close()  # fails in a folder that was used before
+        self.results = {"energy": 0.0, "forces": [[0.0] * 3] * len(self.atoms)}
+"""
+    module(tmp_path, "program_a", text)
+    program = CalculatorReference("program_a:Program", {}, tmp_path, tmp_path / "calc")
+    program.label(worlds.water())
+    program.label(worlds.ethanol())
+    assert not (tmp_path / "restart").exists()
+
+
+def test_calculators_with_one_state_for_all_threads_run_in_processes():
+    assert CalculatorReference("ase.calculators.vasp:Vasp").quick
+    assert not CalculatorReference("ase.calculators.psi4:Psi4").quick
+
+
+def test_turbomole_of_ase_is_refused_before_it_deletes_files_of_the_current_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "control").write_text("of the user")
+    turbomole = CalculatorReference("ase.calculators.turbomole:Turbomole", {"multiplicity": 1}, tmp_path)
+    for refused in (turbomole.check, lambda: turbomole.label(worlds.water())):
+        with pytest.raises(
+            SettingsError, match=r"takes no list of properties.* write a calculator of your own"
+        ):
+            refused()
+    assert (tmp_path / "control").read_text() == "of the user"
 
 
 @pytest.mark.parametrize(
