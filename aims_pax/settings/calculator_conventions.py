@@ -297,12 +297,21 @@ def entry_of(kwargs: Mapping[str, Any], key: str) -> Any:
 
 
 def _path(kwargs: Mapping[str, Any], key: str) -> list[str]:
-    """The parts of a dotted key; Quantum ESPRESSO's input_data may be written without its namelists."""
+    """The parts of a dotted key as kwargs spells them; Quantum ESPRESSO's input_data may be written without namelists.
+
+    Inside a table upper and lower case are the same, as they are for the programs that read it: `SYSTEM` is `system`.
+    """
     path = key.split(".")
     if len(path) == 3 and path[0] == "input_data":
         written = kwargs.get("input_data") or {}
         if written and not any(isinstance(v, Mapping) for v in written.values()):
-            return [path[0], path[2]]
+            path = [path[0], path[2]]
+    table = kwargs.get(path[0])
+    for k, name in enumerate(path[1:], 1):
+        if isinstance(table, Mapping):
+            spelled = [n for n in table if isinstance(n, str) and n.lower() == name.lower()]
+            path[k] = name if name in table or not spelled else spelled[0]
+            table = table.get(path[k])
     return path
 
 

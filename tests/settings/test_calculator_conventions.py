@@ -100,6 +100,23 @@ def test_every_code_is_given_its_own_words(factory, kwargs, expected):
     assert arguments(kwargs, replace(WATER, charge=1, spin=2), how, factory) == expected
 
 
+def test_tables_of_a_program_are_found_in_any_spelling():
+    """ASE writes one of `SYSTEM` and `system`: the other, with the user's cutoff and smearing, would be lost."""
+    how, cation = KNOWN["ase.calculators.espresso:Espresso"], replace(WATER, charge=1, spin=2)
+    written = {"input_data": {"CONTROL": {}, "SYSTEM": {"ecutwfc": 40, "NSPIN": 4}}}
+    made = arguments(written, cation, how, "espresso")
+    system = {"ecutwfc": 40, "NSPIN": 4, "tot_charge": 1, "tot_magnetization": 1}
+    assert made == {"input_data": {"CONTROL": {}, "SYSTEM": system}}
+    assert "tot_charge" not in written["input_data"]["SYSTEM"]
+    for contradicting in ({"System": {"TOT_CHARGE": 0}}, {"TOT_CHARGE": 0}):
+        with pytest.raises(Unsupported, match=r"tot_charge: 0, which contradicts the charge 1"):
+            arguments({"input_data": contradicting}, cation, how, "espresso")
+    assert written_charge_and_spin({"input_data": {"SYSTEM": {"Tot_Charge": -1}}}, how)[0] == -1
+    assert without_key({"input_data": {"SYSTEM": {"TOT_CHARGE": 1}}}, how.charge) == {
+        "input_data": {"SYSTEM": {}}
+    }
+
+
 def test_gpaw_is_given_moments_that_it_keeps():
     """GPAW need not be installed to know how it is told."""
     how = KNOWN["gpaw:GPAW"]
