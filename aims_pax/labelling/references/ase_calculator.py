@@ -65,12 +65,29 @@ SINGLE_POINT: dict[str, dict[str, tuple[str, ...]]] = {
     "Abinit": {"ionmov": ("0",), "optcell": ("0",)},
     "Aims": dict.fromkeys(MOVES_ATOMS, ()),
     "Castep": {"task": ("singlepoint",)},
-    "Dftb": {"Driver_": ("", "{}")},
+    "Dftb": {"Driver_": ("", "{}"), "Driver": ("", "{}")},
+    "DMol3": {"calculate": ("energy", "gradient")},
     "Espresso": {"input_data.control.calculation": ("scf",)},
+    "GAMESSUS": {"contrl.runtyp": ("energy", "gradient")},
     "Gaussian": {"opt": ()},
     "NWChem": {"task": ("energy", "gradient")},
+    "Octopus": {"CalculationMode": ("gs",)},
+    "Onetep": {"keywords.task": ("singlepoint", "properties")},
+    "QChem": {"jobtype": ("sp", "force", "gradient")},
     "Turbomole": {"task": ("energy", "gradient", "energy calculation", "gradient calculation")},
     "Vasp": {"nsw": ("0",)},
+}
+# ASE's calculator: arguments with free text, and the words in it by which atoms move
+MOVING_WORDS: dict[str, dict[str, str]] = {
+    "Gaussian": {"extra": r"\b(opt|scan|irc|bomd|admp)\b"},
+    "GULP": {"keywords": r"\b(opti\w*|transition\w*|rfo|md)\b"},
+    "MOPAC": {"task": r"^(?!.*\b1scf\b).*"},  # relaxes without this word
+    "ORCA": {
+        "orcasimpleinput": r"(?<![^\s!])((tight|verytight|loose|normal|c|l-|gdiis-|ci-|rigidbody|qmmm)?opt(ts|h)?"
+        r"|md|irc|(\S+-)?neb\S*|goat\S*|scants)(?!\S)",
+        "orcablocks": r"%(md|neb|irc|goat)\b",
+    },
+    "Siesta": {"fdf_arguments": r"'md\.(num\w*steps|steps|finaltimestep)': '?[1-9]\d*"},
 }
 QUICK = ("ase.calculators.", "tblite.")  # run in threads of the driver; all others in processes
 # run in processes, too: the library has one molecule and one set of options for all threads
@@ -197,11 +214,17 @@ class CalculatorReference:
 def moving_argument(make: Callable[..., Any], kwargs: Mapping[str, Any]) -> str | None:
     """The argument by which one of ASE's calculators relaxes a structure or runs dynamics, or None."""
     own = [c for c in getattr(make, "__mro__", ()) if c.__module__.startswith("ase.calculators.")]
+    spelled = {str(key).lower(): value for key, value in kwargs.items()}  # many programs read any spelling
     for name in (c.__name__ for c in own):
         for key, allowed in SINGLE_POINT.get(name, {}).items():
-            value = entry_of(kwargs, key)
+            value = entry_of(spelled, key.lower())
             if value is not None and str(value).strip().lower() not in allowed:
                 return f"{key}: {value}"
+        for key, words in MOVING_WORDS.get(name, {}).items():
+            value = spelled.get(key)
+            found = None if value is None else re.search(words, str(value), re.IGNORECASE | re.DOTALL)
+            if found is not None:
+                return f"{key}: {found[0]}"
     return None
 
 

@@ -53,6 +53,32 @@ def test_forces_on_fixed_atoms_are_raw():
         ("ase.calculators.espresso:Espresso", {"input_data": {"calculation": "vc-relax"}}, "vc-relax"),
         ("ase.calculators.aims:Aims", {"relax_geometry": "bfgs 1e-2"}, "relax_geometry: bfgs 1e-2"),
         ("ase.calculators.dftb:Dftb", {"Driver_": "ConjugateGradient"}, "Driver_: ConjugateGradient"),
+        ("ase.calculators.dftb:Dftb", {"Driver": "ConjugateGradient"}, "Driver: ConjugateGradient"),
+        ("ase.calculators.espresso:Espresso", {"input_data": {"CONTROL": {"CALCULATION": "relax"}}}, "relax"),
+        ("ase.calculators.castep:Castep", {"Task": "GeometryOptimization"}, "task: GeometryOptimization"),
+        ("ase.calculators.gamess_us:GAMESSUS", {"contrl": {"RUNTYP": "optimize"}}, "runtyp: optimize"),
+        ("ase.calculators.gaussian:Gaussian", {"Opt": "tight"}, "opt: tight"),
+        ("ase.calculators.gaussian:Gaussian", {"extra": "scf=xqc opt=(tight)"}, "extra: opt"),
+        ("ase.calculators.gulp:GULP", {"keywords": "opti conp"}, "keywords: opti"),
+        ("ase.calculators.mopac:MOPAC", {"task": "GRADIENTS"}, "task: GRADIENTS"),
+        ("ase.calculators.octopus:Octopus", {"CalculationMode": "go"}, "CalculationMode: go"),
+        (
+            "ase.calculators.onetep:Onetep",
+            {"keywords": {"task": "GeometryOptimization"}},
+            "GeometryOptimization",
+        ),
+        (
+            "ase.calculators.orca:ORCA",
+            {"orcasimpleinput": "B3LYP def2-SVP TightOpt"},
+            "orcasimpleinput: TightOpt",
+        ),
+        ("ase.calculators.orca:ORCA", {"orcasimpleinput": "B3LYP", "orcablocks": "%md run 9 end"}, "%md"),
+        ("ase.calculators.qchem:QChem", {"jobtype": "opt"}, "jobtype: opt"),
+        (
+            "ase.calculators.siesta:Siesta",
+            {"fdf_arguments": {"MD.TypeOfRun": "CG", "MD.Steps": 50}},
+            "'MD.Steps': 50",
+        ),
     ],
 )
 def test_arguments_that_make_a_program_relax_the_structure_are_refused(factory, kwargs, said):
@@ -60,10 +86,23 @@ def test_arguments_that_make_a_program_relax_the_structure_are_refused(factory, 
         CalculatorReference(factory, kwargs).check()
 
 
-def test_arguments_of_single_points_are_none_of_relaxation():
-    CalculatorReference("ase.calculators.vasp:Vasp", {"nsw": 0, "xc": "pbe"}).check()
-    scf = {"input_data": {"control": {"calculation": "scf"}}}
-    CalculatorReference("ase.calculators.espresso:Espresso", scf).check()
+@pytest.mark.parametrize(
+    ("factory", "kwargs"),
+    [
+        ("ase.calculators.vasp:Vasp", {"nsw": 0, "xc": "pbe"}),
+        ("ase.calculators.espresso:Espresso", {"input_data": {"control": {"calculation": "scf"}}}),
+        ("ase.calculators.gaussian:Gaussian", {"extra": "scf=(xqc,maxcycle=200) int=ultrafine"}),
+        ("ase.calculators.mopac:MOPAC", {}),
+        ("ase.calculators.mopac:MOPAC", {"task": "1SCF GRADIENTS DISP"}),
+        (
+            "ase.calculators.orca:ORCA",
+            {"orcasimpleinput": "! B3LYP def2-SVP EnGrad", "orcablocks": "%scf end"},
+        ),
+        ("ase.calculators.siesta:Siesta", {"fdf_arguments": {"MD.TypeOfRun": "CG", "MD.NumCGsteps": 0}}),
+    ],
+)
+def test_arguments_of_single_points_are_none_of_relaxation(factory, kwargs):
+    CalculatorReference(factory, kwargs).check()
 
 
 def test_labels_do_not_depend_on_their_order():
