@@ -36,7 +36,8 @@ class Conventions:
     unpaired: the spin argument is 2S instead of 2S+1. fractions: non-integer charges are allowed. ambiguous: a spin
     argument of unknown convention. open_shell: further arguments that unpaired electrons need (a value, or a function
     of the frame); REFERENCE.kwargs takes precedence. closed_shell: the argument is also set for multiplicity 1.
-    total_spin: it reads S from atoms.info["total_spin"], where structures of aims-PAX have 2S+1.
+    total_spin: it reads S from atoms.info["total_spin"], where structures of aims-PAX have 2S+1. molecules: it ignores
+    the cell without a word, and would compute one cell of a crystal as a molecule.
     """
 
     charge: str | None = None
@@ -47,6 +48,7 @@ class Conventions:
     open_shell: Mapping[str, Any] = field(default_factory=dict)
     closed_shell: bool = True
     total_spin: bool = False
+    molecules: bool = False
 
     def table(self) -> dict[str, Any]:
         """As a dict, for the description of a reference method."""
@@ -58,13 +60,13 @@ _ON_INFO = Conventions(INFO, INFO, fractions=True)
 KNOWN: dict[str, Conventions] = {  # key: start of the module path, then the name of the calculator
     "tblite.ase:TBLite": replace(_MULT, fractions=True),
     "xtb.ase:XTB": Conventions(INITIAL_CHARGES, INITIAL_MOMENTS, fractions=True),
-    "ase.calculators.orca:ORCA": Conventions("charge", "mult"),
-    "ase.calculators.psi4:Psi4": _MULT,
+    "ase.calculators.orca:ORCA": Conventions("charge", "mult", molecules=True),
+    "ase.calculators.psi4:Psi4": replace(_MULT, molecules=True),
     "ase.calculators.gaussian:Gaussian": Conventions("charge", "mult"),
-    "ase.calculators.qchem:QChem": _MULT,
+    "ase.calculators.qchem:QChem": replace(_MULT, molecules=True),
     "ase.calculators.nwchem:NWChem": Conventions("charge", INITIAL_MOMENTS),
     "ase.calculators.mopac:MOPAC": Conventions("charge", INITIAL_MOMENTS),
-    "ase.calculators.gamess_us:GAMESSUS": Conventions("contrl.icharg", "contrl.mult"),
+    "ase.calculators.gamess_us:GAMESSUS": Conventions("contrl.icharg", "contrl.mult", molecules=True),
     "ase.calculators.turbomole:Turbomole": Conventions(
         "total charge", "multiplicity", open_shell={"uhf": True}
     ),
@@ -157,9 +159,14 @@ def conventions_of(
 def arguments(kwargs: Mapping[str, Any], frame: Frame, how: Conventions, who: str) -> dict[str, Any]:
     """kwargs with the charge and spin of this frame added; unchanged where the frame has no charge or spin.
 
-    Raises Unsupported if the calculator cannot take a value, or if kwargs contradict it.
+    Raises Unsupported if the calculator cannot take a value or the frame, or if kwargs contradict it.
     """
     made: dict[str, Any] = dict(kwargs)
+    if how.molecules and frame.pbc.any():
+        raise Unsupported(
+            f"{frame.formula} is periodic, and {who} would compute one cell of it as a molecule; choose a reference "
+            "for periodic structures, or remove the cell (pbc) if it is a molecule"
+        )
     if frame.charge is not None and how.charge not in (INFO, INITIAL_CHARGES):
         made = _with_charge(made, frame, how, who)
     if frame.spin is not None:
@@ -182,7 +189,7 @@ def dressed(frame: Frame, how: Conventions) -> Frame:
 
 
 def charge_refusal(frame: Frame, kwargs: Mapping[str, Any], how: Conventions, who: str) -> str | None:
-    """Why this calculator cannot take the charge and spin of a frame, or None."""
+    """Why this calculator cannot take a frame, or its charge and spin; or None."""
     try:
         arguments(kwargs, frame, how, who)
     except Unsupported as error:
@@ -362,7 +369,7 @@ def _as_inherited(how: Conventions, make: Callable[..., Any]) -> Conventions:
     charge = own.charge or (how.charge if how.charge in ON_ATOMS or accepts(make, how.charge) else None)
     spin = how.spin if how.spin in ON_ATOMS or accepts(make, how.spin) else None
     if own.spin is not None and own.spin != how.spin:
-        return replace(own, charge=charge)
+        return replace(own, charge=charge, molecules=how.molecules)
     return replace(how, charge=charge, spin=spin)
 
 

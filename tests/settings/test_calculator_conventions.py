@@ -117,6 +117,15 @@ def test_tables_of_a_program_are_found_in_any_spelling():
     }
 
 
+@pytest.mark.parametrize("name", ["orca:ORCA", "psi4:Psi4", "qchem:QChem", "gamess_us:GAMESSUS"])
+def test_codes_that_ignore_the_cell_refuse_periodic_structures(name):
+    """Their input would hold one cell of the crystal as a molecule."""
+    how, crystal = KNOWN[f"ase.calculators.{name}"], replace(WATER, cell=9 * np.eye(3), pbc=[True] * 3)
+    said = charge_refusal(crystal, {}, how, name)
+    assert f"H2O is periodic, and {name} would compute one cell of it as a molecule" in said
+    assert charge_refusal(WATER, {}, how, name) is None
+
+
 def test_gpaw_is_given_moments_that_it_keeps():
     """GPAW need not be installed to know how it is told."""
     how = KNOWN["gpaw:GPAW"]

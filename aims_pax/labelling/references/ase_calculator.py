@@ -21,6 +21,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from aims_pax.charge_and_spin import check_electrons
 from aims_pax.errors import (
     AimsPaxError,
@@ -197,6 +199,9 @@ class CalculatorReference:
             how, kwargs = self.conventions, dict(self.kwargs)
             if self.atoms:
                 kwargs = without_key(without_key(kwargs, how.charge), how.spin)
+                frame = (
+                    replace(frame, cell=np.zeros((3, 3)), pbc=np.zeros(3, bool)) if how.molecules else frame
+                )
             else:
                 _check_parity(frame, kwargs, how)
             if not self.atoms or charge_refusal(frame, kwargs, how, self.factory) is None:
