@@ -80,7 +80,7 @@ def test_dftb_plus_takes_no_spin_and_says_so():
     ("factory", "kwargs", "expected"),
     [
         ("ase.calculators.cp2k:CP2K", {}, {"charge": 1, "multiplicity": 2, "uks": True}),
-        ("ase.calculators.psi4:Psi4", {}, {"charge": 1, "multiplicity": 2}),
+        ("ase.calculators.psi4:Psi4", {}, {"charge": 1, "multiplicity": 2, "reference": "uhf"}),
         ("ase.calculators.vasp:Vasp", {"xc": "pbe"}, {"xc": "pbe", "charge": 1, "nupdown": 1, "ispin": 2}),
         (
             "ase.calculators.espresso:Espresso",
@@ -124,6 +124,20 @@ def test_codes_that_ignore_the_cell_refuse_periodic_structures(name):
     said = charge_refusal(crystal, {}, how, name)
     assert f"H2O is periodic, and {name} would compute one cell of it as a molecule" in said
     assert charge_refusal(WATER, {}, how, name) is None
+
+
+@pytest.mark.parametrize("name", ["orca:ORCA", "psi4:Psi4", "cp2k:CP2K"])
+def test_moments_that_a_code_does_not_read_are_never_lost(name):
+    """Psi4 of ASE forgets the multiplicity if atoms have moments: oxygen became a singlet."""
+    how, oxygen = KNOWN[f"ase.calculators.{name}"], replace(OXYGEN, moments=np.array([1.0, 1.0]))
+    assert f"O2 has initial magnetic moments, but {name} does not read them" in charge_refusal(
+        oxygen, {}, how, name
+    )
+    triplet = replace(oxygen, spin=3)
+    assert arguments({}, triplet, how, name)[how.spin] == 3
+    assert dressed(triplet, how).moments is None
+    assert charge_refusal(oxygen, {how.spin: 3}, how, name) is None  # the user's argument says it
+    assert dressed(triplet, KNOWN["ase.calculators.vasp:Vasp"]).moments is not None
 
 
 def test_gpaw_is_given_moments_that_it_keeps():
