@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from ase.build import molecule
+from ase.db import connect
 from ase.io import write
 
 from aims_pax.errors import SettingsError
@@ -194,6 +195,26 @@ def test_lammps_files_without_elements_are_refused(tmp_path):
     assert "add the column element to the dump" in refused(bare)
     named = at(tmp_path, "b.lammpstrj", dump.format("type element ") + "1 1 O 1.0 2.0 3.0\n")
     assert read_frame(named).formula == "O"
+
+
+def test_a_data_file_of_lammps_is_read_if_it_names_elements_and_columns(tmp_path):
+    """ASE takes every .data for one of the program RuNNer, and finds no structures in it."""
+    box = "x\n\n2 atoms\n2 atom types\n0 9 xlo xhi\n0 9 ylo yhi\n0 9 zlo zhi\n\n"
+    masses, atoms = "Masses\n\n1 15.999\n2 1.008\n\n", "Atoms{}\n\n1 1 1 -0.5 1 2 3\n2 1 2 0.5 1 2 3.97\n"
+    frame = read_frame(at(tmp_path, "a.data", box + masses + atoms.format(" # full")))
+    assert (frame.formula, frame.positions[1].tolist(), frame.cell[0, 0]) == ("HO", [1, 2, 3.97], 9)
+    assert "write it after the word Atoms" in refused(at(tmp_path, "b.data", box + masses + atoms.format("")))
+    assert "no Masses section" in refused(at(tmp_path, "c.data", box + atoms.format(" # full")))
+
+
+@pytest.mark.parametrize("name", ["a.db", "a.json"])
+def test_charge_and_multiplicity_in_the_key_value_pairs_of_a_database_are_read(tmp_path, name):
+    with connect(tmp_path / name) as database:
+        database.write(molecule("H2O"), charge=1, multiplicity=2, remark="cation")
+        database.write(molecule("OH"), net_charge=-1)
+    assert (read_frame(tmp_path / f"{name}@0").charge, read_frame(tmp_path / f"{name}@0").spin) == (1, 2)
+    with pytest.raises(SettingsError, match=r"net_charge=-1: write it as charge="):
+        read_frame(tmp_path / f"{name}@1")
 
 
 def test_isotopes_of_a_gaussian_input_are_masses(tmp_path):
