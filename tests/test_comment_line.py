@@ -49,3 +49,17 @@ def test_numbers_and_truth_values_stay_what_they_are():
 def test_columns_that_no_file_has_are_refused_before_room_is_made_for_them(properties):
     with pytest.raises(SettingsError, match=r"Properties=.*expected name:type:columns"):
         parse_comment_line(f"Properties={properties} charge=0")
+
+
+def test_six_numbers_of_a_stress_are_read_in_voigts_order():
+    """ASE reads `stress` and `virial` as 9 numbers only; under other names six were read before."""
+    full = [[1, 6, 5], [6, 2, 4], [5, 4, 3]]
+    for written in ('stress="1 2 3 4 5 6"', "virial='1, 2, 3, 4, 5, 6'", 'a=b stress = " 1 2 3  4 5 6 " c=d'):
+        found = parse_comment_line(written)
+        assert found.get("stress", found.get("virial")).tolist() == full
+    assert parse_comment_line('my_stress="1 2 3 4 5 6"')["my_stress"].tolist() == [1, 2, 3, 4, 5, 6]
+    assert parse_comment_line('stress="1 0 0 0 2 0 0 0 3"')["stress"].tolist() == [
+        [1, 0, 0],
+        [0, 2, 0],
+        [0, 0, 3],
+    ]
