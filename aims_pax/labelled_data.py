@@ -33,6 +33,7 @@ from aims_pax.xyz_blocks import (
     check_columns,
     find_damage,
     no_key_twice,
+    no_text,
     nth,
     open_text,
     structure_blocks,
@@ -141,7 +142,7 @@ def _numbered_blocks(path: Path) -> Iterator[tuple[int, StructureLines]]:
     except BlockFault as error:
         raise SettingsError(f"{path}, {nth(number + 1)}: {error}") from error
     except (UnicodeDecodeError, EOFError) as error:
-        raise SettingsError(f"{path}, {nth(number + 1)}: not a text file; expected extended XYZ") from error
+        raise SettingsError(f"{path}, {nth(number + 1)}: {no_text(path)}") from error
     except OSError as error:
         raise SettingsError(f"{path}: {error.strerror or error}") from error
 

@@ -144,8 +144,29 @@ def find_damage(path: Path) -> str | None:
     except BlockFault as fault:
         return f"{nth(number + 1)}: {fault}"
     except (UnicodeDecodeError, EOFError, OSError):
-        return f"{nth(number + 1)}: not a text file; expected extended XYZ"
+        return f"{nth(number + 1)}: {no_text(path)}"
     return None
+
+
+def no_text(path: Path) -> str:
+    """Why a file cannot be read as text in UTF-8."""
+    from ase.io.formats import open_with_compression
+
+    try:
+        with open_with_compression(str(path), "rb") as file:
+            for number, line in enumerate(file, 1):
+                if b"\0" in line:
+                    break
+                try:
+                    line.decode("utf-8")
+                except UnicodeDecodeError as error:
+                    return (
+                        f"line {number} of the file holds the byte {line[error.start]:#x}, which is not UTF-8; save it "
+                        f"as UTF-8 (iconv -f latin1 -t utf-8 {path.name})"
+                    )
+    except (EOFError, OSError):
+        pass
+    return "not a text file; expected extended XYZ"
 
 
 def nth(number: int) -> str:
