@@ -34,7 +34,7 @@ from aims_pax.errors import (
     Unsupported,
 )
 from aims_pax.frames import Frame, Label
-from aims_pax.potential import calculate, load_factory, made_by
+from aims_pax.potential import calculate, load_factory, made_by, parts_of
 from aims_pax.settings.calculator_conventions import (
     ON_ATOMS,
     Conventions,
@@ -96,6 +96,22 @@ QUICK = ("ase.calculators.", "tblite.")  # run in threads of the driver; all oth
 ONE_AT_A_TIME = ("ase.calculators.psi4",)
 # ASE's calculators that write files, but are no FileIOCalculator
 WRITE_FILES = frozenset(("CP2K", "Castep", "Psi4", "Vasp"))
+LARGEST_OUTPUT = 50_000_000  # bytes; larger files are densities and wave functions
+# what programs print that go on after an SCF cycle that did not converge
+UNCONVERGED = (
+    b"convergence NOT achieved after",  # Quantum ESPRESSO
+    b"SCF run NOT converged",  # CP2K
+    b"outer SCF loop FAILED to converge",
+    b"was not enough SCF cycles to converge",  # Abinit
+    b"system has not reached the groundstate",  # CASTEP
+    b"SCC is NOT converged",  # DFTB+
+    b"SCF *not* converged",  # Octopus
+    b"SCF_NOT_CONV",  # Siesta
+    b"Reached self-consistent loops maximum",  # Elk
+    b"SCF NOT CONVERGED AFTER",  # ORCA
+    b"UNABLE TO ACHIEVE SELF-CONSISTENCE",  # MOPAC
+    b"Calculation failed to converge",  # NWChem
+)
 
 _not_converged = re.compile(
     r"(not|n't|never|no|failed to|fails to|without)\s+(yet\s+)?(reach(ed)?\s+)?converge"
@@ -302,34 +318,33 @@ def own_folder(calculator: Calculator, scratch: Path | None, frame: Frame) -> It
     """Give calculators that write files a folder for this label, unless the user chose one.
 
     Also those inside it (of a sum, of DFT-D3): in one folder two labels would read each other's output, or start from
-    each other's wave function.
+    each other's wave function. Raises NotConverged if an output in such a folder says so, which few calculators read.
     """
+    made: list[Path] = []
     with ExitStack() as folders:
-        for part in _parts(calculator):
+        for part in parts_of(calculator):
             name = _folder_attribute(part)
             if name is None:
                 continue
             if scratch is not None:
                 scratch.mkdir(parents=True, exist_ok=True)
-            made = folders.enter_context(tempfile.TemporaryDirectory(prefix=f"{frame.id}-", dir=scratch))
-            folder = min(made, os.path.relpath(made), key=len)  # names in CP2K have at most 80 characters
+            own = folders.enter_context(tempfile.TemporaryDirectory(prefix=f"{frame.id}-", dir=scratch))
+            made.append(Path(own))
+            folder = min(own, os.path.relpath(own), key=len)  # names in CP2K have at most 80 characters
             setattr(part, name, Path(folder) if isinstance(getattr(part, name), Path) else folder)
         yield calculator
+        for one in made:
+            _check_outputs(one)
 
 
-def _parts(calculator: Any) -> Iterator[Any]:
-    """A calculator and all calculators inside it."""
-    from ase.calculators.abc import GetPropertiesMixin
-    from ase.calculators.mixing import Mixer
-
-    yield calculator
-    for value in getattr(calculator, "__dict__", {}).values():
-        inside = (
-            value.calcs if isinstance(value, Mixer) else value if isinstance(value, list | tuple) else [value]
-        )
-        for one in inside:
-            if isinstance(one, GetPropertiesMixin):
-                yield from _parts(one)
+def _check_outputs(folder: Path) -> None:
+    """Raise NotConverged if a text in this folder has one of the lines by which programs say so and go on."""
+    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.stat().st_size < LARGEST_OUTPUT):
+        text = path.read_bytes()
+        for phrase in UNCONVERGED:
+            if (at := text.find(phrase)) >= 0:
+                line = text[text.rfind(b"\n", 0, at) + 1 : at] + text[at:].partition(b"\n")[0]
+                raise NotConverged(f"{path.name}: {line.decode(errors='replace').strip()}")
 
 
 def _folder_attribute(calculator: Any) -> str | None:

@@ -1,6 +1,7 @@
 """Any ASE calculator labels frames, and its exceptions become failure classes."""
 
 import errno
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -218,6 +219,36 @@ class Program(Calculator):
     program.label(worlds.water())
     program.label(worlds.ethanol())
     assert not (tmp_path / "restart").exists()
+
+
+@pytest.mark.parametrize(
+    ("said", "converged"),
+    [
+        ("     convergence has been achieved in  11 iterations", True),
+        ("     convergence NOT achieved after 100 iterations: stopping", False),
+        ("  *** SCF run converged in    12 steps ***", True),
+        ("  *** SCF run NOT converged ***", False),
+    ],
+)
+def test_a_program_that_says_that_it_has_not_converged_and_goes_on_gives_no_label(tmp_path, said, converged):
+    text = """
+from ase.calculators.calculator import Calculator
+from pathlib import Path
+class Program(Calculator):
+    implemented_properties = ["energy", "forces"]
+    default_parameters = {"said": ""}
+    def calculate(self, atoms=None, properties=None, system_changes=None):
+        super().calculate(atoms, properties, system_changes)
+        Path(self.directory, "program.out").write_text(f"first\\n{self.parameters.said}\\nlast\\n")
+        self.results = {"energy": 0.0, "forces": [[0.0] * 3] * len(self.atoms)}
+"""
+    module(tmp_path, "program_b", text)
+    program = CalculatorReference("program_b:Program", {"said": said}, tmp_path, tmp_path / "calc")
+    if converged:
+        program.label(worlds.water())
+    else:
+        with pytest.raises(NotConverged, match=rf"^program\.out: {re.escape(said.strip())}$"):
+            program.label(worlds.water())
 
 
 def test_calculators_with_one_state_for_all_threads_run_in_processes():
