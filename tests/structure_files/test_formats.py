@@ -178,6 +178,11 @@ def test_cif_moments_and_labels_in_capitals_and_shelx_occupancies_are_refused(tm
         ("a.xyz", "1\nProperties=species:S:1:pos:R:3:masses:R:1\nH 0 0 0 -1\n", "mass of atom 1"),
         ("a.mol2", "@<TRIPOS>MOLECULE\nx\n", "extended XYZ"),
         ("a.data", "x\n\n1 atoms\n1 atom types\n", ""),
+        (
+            "a.nwi",
+            "geometry\n O 0 0 0\nend\n",
+            "unreadable (IndexError: list index out of range); is it complete",
+        ),
     ],
 )
 def test_what_is_no_structure_is_refused_in_one_line(tmp_path, name, text, said):
