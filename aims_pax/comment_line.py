@@ -105,6 +105,18 @@ def _check_columns(properties: str) -> None:
             f"Properties={properties[:200]}: expected name:type:columns, and so on, with types R, I, S, L and 1 to "
             f"{MOST_COLUMNS} columns each"
         )
+    for needed, others, what in (
+        ("pos", "positions", "positions in Å"),  # without it ASE puts all atoms at the origin
+        ("species", "symbols Z numbers", "symbols of the elements"),
+    ):
+        if not {needed, *others.split()}.intersection(words[::3]):
+            raise SettingsError(
+                f"Properties={properties[:200]}: no column {needed} ({what}); expected species:S:1:pos:R:3, and so on"
+            )
+    if ("move_mask", "S") in zip(words[::3], words[1::3], strict=True):
+        raise SettingsError(
+            "the column move_mask has the type S, text; expected L (T: the atom moves, F: it does not)"
+        )
 
 
 def _is_text(key: str, value: Any, written: str) -> bool:

@@ -63,3 +63,20 @@ def test_six_numbers_of_a_stress_are_read_in_voigts_order():
         [0, 2, 0],
         [0, 0, 3],
     ]
+
+
+@pytest.mark.parametrize(
+    ("properties", "said"),
+    [
+        ("species:S:1:frac:R:3", "no column pos (positions in Å)"),
+        ("species:S:1:Pos:R:3:REF_forces:R:3", "no column pos (positions in Å)"),
+        ("element:S:1:pos:R:3", "no column species (symbols of the elements)"),
+        ("species:S:1:pos:R:3:move_mask:S:1", "the column move_mask has the type S"),
+    ],
+)
+def test_columns_without_which_ase_makes_another_structure_are_missed(properties, said):
+    """ASE puts all atoms at the origin where no column is called pos, and drops constraints that are text."""
+    with pytest.raises(SettingsError) as caught:
+        parse_comment_line(f"Properties={properties}")
+    assert said in str(caught.value)
+    assert parse_comment_line("Properties=Z:I:1:positions:R:3")
