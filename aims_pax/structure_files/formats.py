@@ -118,7 +118,8 @@ def _checked(atoms: Atoms, kind: str, path: Path) -> Image:
 
 def _cif(atoms: Atoms, path: Path) -> None:
     """Refuse partial occupancies and anything else that ASE's reader loses."""
-    for site, elements in atoms.info.get("occupancy", {}).items():
+    for site, written in atoms.info.get("occupancy", {}).items():
+        elements = {element: 1.0 if share in (".", "?") else share for element, share in written.items()}
         if len(elements) > 1 or not all(0.995 < x < 1.005 for x in elements.values()):
             shares = ", ".join(f"{element} {share:g}" for element, share in elements.items())
             raise SettingsError(

@@ -148,6 +148,11 @@ def test_velocities_and_moments_that_are_results_are_said_to_have_no_effect(tmp_
     assert read_frame(at(tmp_path, "c.xyz", text)).moments.tolist() == [4.0]
 
 
+@pytest.mark.parametrize("unknown", [".", "?"])
+def test_an_occupancy_that_a_cif_does_not_state_is_1(tmp_path, unknown):
+    assert read_frame(at(tmp_path, "a.cif", CIF + f"O1 O 0 0 0 {unknown}\n")).formula == "O"
+
+
 def test_cif_moments_and_labels_in_capitals_and_shelx_occupancies_are_refused(tmp_path):
     site = "O1 O 0 0 0 1\n"
     moments = "loop_\n_atom_site_moment_label\n_atom_site_moment_crystalaxis_x\nO1 2.0\n"
