@@ -54,6 +54,9 @@ _pairs = re.compile(
     (?:"(?P<double>(?:[^"\\]|\\.)*)" | '(?P<single>(?:[^'\\]|\\.)*)' | (?P<plain>[^\s"'{\[]\S*))""",
     re.VERBOSE,
 )
+_six = re.compile(  # ASE reads these two as 9 numbers only
+    r"""(?<!\S)(?P<key>stress|virial)\s*=\s*(?P<quote>["'])\s*(?P<numbers>[^\s"']+(?:[\s,]+[^\s"',]+){5})\s*(?P=quote)"""
+)
 _escaped = re.compile(r"\\(.)")
 _whole = re.compile(r"[+-]?(0|[1-9]\d*)")
 _decimal = re.compile(r"[+-]?(\d+\.\d*|\.\d+)([eE][+-]?\d+)?")
@@ -67,6 +70,7 @@ def parse_comment_line(text: str) -> dict[str, Any]:
     """
     from ase.io.extxyz import key_val_str_to_dict
 
+    text = _six.sub(_nine, text)
     found: dict[str, Any] = key_val_str_to_dict(text)
     seen: dict[str, str] = {}
     for pair in _pairs.finditer(text):
@@ -79,6 +83,12 @@ def parse_comment_line(text: str) -> dict[str, Any]:
     if "Properties" in found:
         _check_columns(str(found["Properties"]))
     return found
+
+
+def _nine(entry: re.Match[str]) -> str:
+    """The entry with 9 numbers instead of the 6 of Voigt's order xx, yy, zz, yz, xz, xy."""
+    xx, yy, zz, yz, xz, xy = re.split(r"[\s,]+", entry["numbers"])
+    return f'{entry["key"]}="{xx} {xy} {xz} {xy} {yy} {yz} {xz} {yz} {zz}"'
 
 
 def _check_columns(properties: str) -> None:
@@ -94,6 +104,18 @@ def _check_columns(properties: str) -> None:
         raise SettingsError(
             f"Properties={properties[:200]}: expected name:type:columns, and so on, with types R, I, S, L and 1 to "
             f"{MOST_COLUMNS} columns each"
+        )
+    for needed, others, what in (
+        ("pos", "positions", "positions in Å"),  # without it ASE puts all atoms at the origin
+        ("species", "symbols Z numbers", "symbols of the elements"),
+    ):
+        if not {needed, *others.split()}.intersection(words[::3]):
+            raise SettingsError(
+                f"Properties={properties[:200]}: no column {needed} ({what}); expected species:S:1:pos:R:3, and so on"
+            )
+    if ("move_mask", "S") in zip(words[::3], words[1::3], strict=True):
+        raise SettingsError(
+            "the column move_mask has the type S, text; expected L (T: the atom moves, F: it does not)"
         )
 
 

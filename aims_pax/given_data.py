@@ -13,10 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from aims_pax.charge_and_spin import check_electrons
 from aims_pax.dataset import only_known
 from aims_pax.errors import SettingsError
 from aims_pax.frames import WEIGHT, Label, LabelledFrame
 from aims_pax.isolated_atoms import is_isolated_atom, is_lone
+from aims_pax.label_limits import constrained
 from aims_pax.labelled_data import LabelKeys, read_labelled
 from aims_pax.surrogate_labels import refuse_surrogate_labels
 from aims_pax.xyz_blocks import nth
@@ -59,6 +61,9 @@ def read_given(
     for number, labelled in enumerate(islice(frames, most), 1):
         try:
             whole = settled(labelled)
+            if whole.frame.charge is not None:
+                check_electrons(whole.frame)
+            _check_forces(whole)
             if use != "test":
                 _check_weights(whole)
         except SettingsError as error:
@@ -69,6 +74,16 @@ def read_given(
     except SettingsError as error:
         raise SettingsError(f"{path}: {error}") from error
     return GivenFile(name, use, tuple(read))
+
+
+def _check_forces(labelled: LabelledFrame) -> None:
+    """Raise SettingsError for zeros that stand in place of the forces on fixed atoms: models would learn them."""
+    frame, label = labelled.frame, labelled.label
+    if frame.fixed is not None and label.forces[~frame.fixed].any() and constrained(frame, label):
+        raise SettingsError(
+            "all forces on its fixed atoms are exactly zero: a program or ASE has set them to zero because these atoms "
+            "are fixed; label the structure again without constraints (aims-PAX-recalc), or give its raw forces"
+        )
 
 
 def _check_weights(labelled: LabelledFrame) -> None:
@@ -180,6 +195,8 @@ def _stresses(file: GivenFile, keys: LabelKeys, wanted: bool) -> Iterator[str]:
         )
     elif wanted and len(stressed) < len(periodic):
         yield f"{file.name}: only {len(stressed)} of its {len(periodic)} periodic structures have a stress"
+    if wanted:
+        yield from _useless_stresses(file)
     for number, labelled in enumerate(file.frames, 1):
         stress = labelled.label.stress
         if stress is not None and (largest := float(abs(stress).max())) > HIGH_STRESS:
@@ -188,6 +205,26 @@ def _stresses(file: GivenFile, keys: LabelKeys, wanted: bool) -> Iterator[str]:
                 f"eV/Å³: are these virials (eV: {keys.named('virials')}), GPa or kbar?"
             )
             return
+
+
+def _useless_stresses(file: GivenFile) -> Iterator[str]:
+    """Stresses that are zeros in place of numbers, and those that are not learned."""
+    given = [(k, f) for k, f in enumerate(file.frames, 1) if f.label.stress is not None]
+    zero = [
+        k for k, f in given if f.frame.periodic and f.label.stress is not None and not f.label.stress.any()
+    ]
+    if zero:
+        yield (
+            f"{file.name}: the stress of {len(zero)} of its structures is exactly zero, the first is structure "
+            f"{zero[0]} (counted from 1), and the models learn these zeros: remove it from the header if it was not "
+            "computed"
+        )
+    lost = [k for k, f in given if not f.frame.periodic]
+    if lost:
+        yield (
+            f"{file.name}: the stress of {len(lost)} of its structures is not learned, the first is structure "
+            f"{lost[0]} (counted from 1): they are not periodic in three directions"
+        )
 
 
 def _ions(file: GivenFile) -> Iterator[str]:

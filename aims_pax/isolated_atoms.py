@@ -14,9 +14,10 @@ from aims_pax.frames import Frame
 # Unpaired electrons where ASE's table has the wrong parity or no value. Np, Es, Lr: ground terms of the NIST Atomic
 # Spectra Database (6L, 4I, 2P). Ce: 3H of 4f 5d 6s2 by Hund's rule; the observed 1G is not a single determinant.
 UNPAIRED = {58: 2, 93: 5, 99: 3, 103: 1}
-
-
-MARK = "IsolatedAtom"  # config_type of isolated atoms in files of MACE
+MARKS = (
+    "isolatedatom",
+    "isolated_atom",
+)  # config_type of isolated atoms in files of MACE and of GAP, in any case
 
 
 class StructureOfFile(Protocol):
@@ -31,9 +32,8 @@ class StructureOfFile(Protocol):
 
 def is_lone(labelled: StructureOfFile) -> bool:
     """Whether the frame is one atom or ion alone: without a cell, or in one and marked as isolated."""
-    return len(labelled.frame) == 1 and (
-        not labelled.frame.pbc.any() or labelled.origin.get("config_type") == MARK
-    )
+    marked = str(labelled.origin.get("config_type", "")).lower() in MARKS
+    return len(labelled.frame) == 1 and (marked or not labelled.frame.pbc.any())
 
 
 def is_isolated_atom(labelled: StructureOfFile) -> bool:

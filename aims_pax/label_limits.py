@@ -34,6 +34,11 @@ def check_label(frame: Frame, label: Label) -> None:
     _plausible(frame, label)
 
 
+def constrained(frame: Frame, label: Label) -> bool:
+    """Whether all fixed components have a force of exactly zero, which FHI-aims and ASE give for constrained atoms."""
+    return frame.fixed is not None and not label.forces[frame.fixed].any()
+
+
 def cell_refusal(cell: Array, pbc: NDArray[np.bool_]) -> str | None:
     """Why nothing can repeat along lattice vectors (3, 3) Å, or None. Missing ones of a slab or wire may be zero."""
     lengths = np.linalg.norm(cell, axis=1)

@@ -33,6 +33,7 @@ from aims_pax.xyz_blocks import (
     check_columns,
     find_damage,
     no_key_twice,
+    no_text,
     nth,
     open_text,
     structure_blocks,
@@ -141,7 +142,7 @@ def _numbered_blocks(path: Path) -> Iterator[tuple[int, StructureLines]]:
     except BlockFault as error:
         raise SettingsError(f"{path}, {nth(number + 1)}: {error}") from error
     except (UnicodeDecodeError, EOFError) as error:
-        raise SettingsError(f"{path}, {nth(number + 1)}: not a text file; expected extended XYZ") from error
+        raise SettingsError(f"{path}, {nth(number + 1)}: {no_text(path)}") from error
     except OSError as error:
         raise SettingsError(f"{path}: {error.strerror or error}") from error
 
@@ -177,8 +178,6 @@ def labelled_frame(atoms: Atoms, keys: LabelKeys = OURS) -> LabelledFrame:
     finite_structure(atoms)
     energy, forces = _required(atoms, keys)
     frame = frame_of(atoms)
-    if not frame.numbers.all():
-        raise SettingsError(f"atom {int(frame.numbers.argmin()) + 1} is X, which is not an element")
     if (reason := cell_refusal(frame.cell, frame.pbc)) is not None:
         raise SettingsError(f"periodic (pbc), but {reason}")
     label = Label(energy, forces, _stress(atoms, keys))
@@ -195,6 +194,8 @@ def frame_of(atoms: Atoms) -> Frame:
         frame = Frame.from_atoms(atoms)
     except (ValueError, TypeError, OverflowError, KeyError) as error:  # spin=two, charge=T
         raise SettingsError(reader_error(error)) from error
+    if not frame.numbers.all():
+        raise SettingsError(f"atom {int(frame.numbers.argmin()) + 1} is X, which is not an element")
     written = atoms.info.get("frame_id")
     if isinstance(written, str) and written != frame.id:  # not text: ASE read the id as a number
         raise SettingsError(

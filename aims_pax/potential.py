@@ -232,10 +232,11 @@ def _check_single_point(frame: Frame, atoms: Atoms, calculator: Calculator) -> N
     from ase.geometry import find_mic
 
     name = type(calculator).__name__
-    if getattr(calculator, "converged", None) in (
-        False,
-    ):  # of Vasp, which raises nothing; may also be a method
-        raise NotConverged(f"{name} notes that its self-consistency cycle did not converge")
+    for part in parts_of(calculator):
+        converged = getattr(part, "converged", None)  # of Vasp, which raises nothing; may also be a method
+        if isinstance(converged, bool | np.bool_) and not converged:
+            who = type(part).__name__
+            raise NotConverged(f"{who} notes that its self-consistency cycle did not converge")
     if np.array_equal(atoms.positions, frame.positions) and np.array_equal(atoms.cell.array, frame.cell):
         return
     away = find_mic(atoms.positions - frame.positions, frame.cell, frame.pbc)[1].max()
@@ -245,6 +246,21 @@ def _check_single_point(frame: Frame, atoms: Atoms, calculator: Calculator) -> N
             f"{name} has moved atoms by {away:.3g} Å and lattice vectors by {strained:.3g} Å: a label is a single "
             "point; remove relaxation and dynamics from its arguments"
         )
+
+
+def parts_of(calculator: Any) -> Iterator[Any]:
+    """A calculator and all calculators inside it."""
+    from ase.calculators.abc import GetPropertiesMixin
+    from ase.calculators.mixing import Mixer
+
+    yield calculator
+    for value in getattr(calculator, "__dict__", {}).values():
+        inside = (
+            value.calcs if isinstance(value, Mixer) else value if isinstance(value, list | tuple) else [value]
+        )
+        for one in inside:
+            if isinstance(one, GetPropertiesMixin):
+                yield from parts_of(one)
 
 
 def full_stress(stress: Any) -> Array:

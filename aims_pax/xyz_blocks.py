@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -16,6 +16,8 @@ PROPERTIES = re.compile(r"""(?:^|\s)Properties\s*=\s*["']?([^\s"']+)""")
 PAIR = re.compile(
     r"""([^\s="'{\[]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|'((?:[^'\\]|\\.)*)'|\{([^}]*)\}|\[([^\]]*)\]|(\S*))"""
 )
+
+TRUTH = frozenset(("T", "F", "True", "False"))
 
 
 class BlockFault(Exception):
@@ -94,6 +96,20 @@ def check_columns(block: StructureLines) -> None:
             end = "; the file is incomplete" if ended else ""
             n = int(block.head)
             raise BlockFault(f"the line of atom {atom} of {n} has {found} columns, expected {columns}{end}")
+    check_truth_values(block.comment, block.atoms)
+
+
+def check_truth_values(comment: str, atoms: Sequence[str]) -> None:
+    """Raise BlockFault for a column of type L with other words than T and F: ASE reads each of them as F."""
+    written = PROPERTIES.search(comment)
+    words = written[1].split(":") if written else []
+    start = 0
+    for name, kind, count in zip(words[::3], words[1::3], words[2::3], strict=False):
+        end = start + (int(count) if count.isdecimal() else 1)
+        for atom, line in enumerate(atoms if kind == "L" else (), 1):
+            if odd := set(line.split()[start:end]) - TRUTH:
+                raise BlockFault(f"{name} of atom {atom} is {min(odd)[:20]!r}; expected T or F")
+        start = end
 
 
 def no_key_twice(comment: str) -> None:
@@ -144,8 +160,29 @@ def find_damage(path: Path) -> str | None:
     except BlockFault as fault:
         return f"{nth(number + 1)}: {fault}"
     except (UnicodeDecodeError, EOFError, OSError):
-        return f"{nth(number + 1)}: not a text file; expected extended XYZ"
+        return f"{nth(number + 1)}: {no_text(path)}"
     return None
+
+
+def no_text(path: Path) -> str:
+    """Why a file cannot be read as text in UTF-8."""
+    from ase.io.formats import open_with_compression
+
+    try:
+        with open_with_compression(str(path), "rb") as file:
+            for number, line in enumerate(file, 1):
+                if b"\0" in line:
+                    break
+                try:
+                    line.decode("utf-8")
+                except UnicodeDecodeError as error:
+                    return (
+                        f"line {number} of the file holds the byte {line[error.start]:#x}, which is not UTF-8; save it "
+                        f"as UTF-8 (iconv -f latin1 -t utf-8 {path.name})"
+                    )
+    except (EOFError, OSError):
+        pass
+    return "not a text file; expected extended XYZ"
 
 
 def nth(number: int) -> str:

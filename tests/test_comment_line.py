@@ -49,3 +49,34 @@ def test_numbers_and_truth_values_stay_what_they_are():
 def test_columns_that_no_file_has_are_refused_before_room_is_made_for_them(properties):
     with pytest.raises(SettingsError, match=r"Properties=.*expected name:type:columns"):
         parse_comment_line(f"Properties={properties} charge=0")
+
+
+def test_six_numbers_of_a_stress_are_read_in_voigts_order():
+    """ASE reads `stress` and `virial` as 9 numbers only; under other names six were read before."""
+    full = [[1, 6, 5], [6, 2, 4], [5, 4, 3]]
+    for written in ('stress="1 2 3 4 5 6"', "virial='1, 2, 3, 4, 5, 6'", 'a=b stress = " 1 2 3  4 5 6 " c=d'):
+        found = parse_comment_line(written)
+        assert found.get("stress", found.get("virial")).tolist() == full
+    assert parse_comment_line('my_stress="1 2 3 4 5 6"')["my_stress"].tolist() == [1, 2, 3, 4, 5, 6]
+    assert parse_comment_line('stress="1 0 0 0 2 0 0 0 3"')["stress"].tolist() == [
+        [1, 0, 0],
+        [0, 2, 0],
+        [0, 0, 3],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("properties", "said"),
+    [
+        ("species:S:1:frac:R:3", "no column pos (positions in Å)"),
+        ("species:S:1:Pos:R:3:REF_forces:R:3", "no column pos (positions in Å)"),
+        ("element:S:1:pos:R:3", "no column species (symbols of the elements)"),
+        ("species:S:1:pos:R:3:move_mask:S:1", "the column move_mask has the type S"),
+    ],
+)
+def test_columns_without_which_ase_makes_another_structure_are_missed(properties, said):
+    """ASE puts all atoms at the origin where no column is called pos, and drops constraints that are text."""
+    with pytest.raises(SettingsError) as caught:
+        parse_comment_line(f"Properties={properties}")
+    assert said in str(caught.value)
+    assert parse_comment_line("Properties=Z:I:1:positions:R:3")

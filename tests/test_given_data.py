@@ -128,3 +128,46 @@ def test_energies_of_atoms_that_follow_from_nothing_are_said():
     tuned = undetermined_energies(multiples, fine_tuned=True)
     assert "those of the foundation model with the smallest change that fits" in tuned
     assert "meaningless" not in tuned
+
+
+def test_zeros_in_place_of_the_forces_on_fixed_atoms_are_refused(tmp_path):
+    """ASE and FHI-aims print zero for fixed atoms; slabs would train on these zeros."""
+    path = tmp_path / "slabs.xyz"
+    fixed = replace(frame(1).frame, fixed=[True, False])
+
+    def read(forces):
+        path.write_text(to_extxyz([frame(2), LabelledFrame(fixed, Label(-1.0, np.array(forces)))]))
+        return read_given(path, "slabs.xyz", "train", KEYS, ())
+
+    with pytest.raises(
+        SettingsError, match=r"structure 2 \(counted from 1\): all forces on its fixed atoms are .* zero"
+    ):
+        read([[0, 0, 0], [0, 0, 0.3]])
+    assert len(read([[0, 0, -0.3], [0, 0, 0.3]]).frames) == 2
+    assert len(read([[0, 0, 0], [0, 0, 0]]).frames) == 2  # at rest, by symmetry
+
+
+def test_charges_and_multiplicities_that_cannot_be_are_refused_in_given_data(tmp_path):
+    path = tmp_path / "ions.xyz"
+    for spin, possible in ((1, False), (2, True)):
+        cation = replace(frame(1, numbers=(1, 1)).frame, charge=1, spin=spin)
+        path.write_text(to_extxyz([LabelledFrame(cation, Label(-1.0, np.zeros((2, 3))))]))
+        if possible:
+            assert read_given(path, "ions.xyz", "test", KEYS, ()).frames[0].frame.spin == 2
+        else:
+            with pytest.raises(
+                SettingsError, match=r"structure 1 .* cannot have multiplicity 1: expected an even"
+            ):
+                read_given(path, "ions.xyz", "test", KEYS, ())
+
+
+def test_stresses_that_are_zeros_or_are_not_learned_are_said():
+    slab = frame(2, stress=np.eye(3), pbc=True)
+    slab = replace(slab, frame=replace(slab.frame, pbc=[True, True, False]))
+    files = GivenFile(
+        "t.xyz", "train", (frame(1, stress=np.zeros((3, 3)), pbc=True), slab, frame(3, pbc=True))
+    )
+    text = said(files, stress=True)
+    assert "t.xyz: the stress of 1 of its structures is exactly zero, the first is structure 1" in text
+    assert "t.xyz: the stress of 1 of its structures is not learned, the first is structure 2" in text
+    assert "exactly zero" not in said(files)

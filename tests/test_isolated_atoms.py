@@ -1,10 +1,12 @@
 """Isolated atoms have the spin of their ground state."""
 
+import numpy as np
 import pytest
 from ase.data import chemical_symbols
 
 from aims_pax.errors import SettingsError
-from aims_pax.isolated_atoms import isolated, unpaired_electrons
+from aims_pax.frames import Frame, Label, LabelledFrame
+from aims_pax.isolated_atoms import is_isolated_atom, isolated, unpaired_electrons
 
 
 def test_every_ground_state_has_as_many_unpaired_electrons_as_its_electrons_allow():
@@ -38,3 +40,20 @@ def test_hunds_rule_holds_for_the_p_block():
 def test_what_is_no_element_has_no_ground_state():
     with pytest.raises(SettingsError, match=r"ground state of an isolated .* ARCHITECTURE\.atomic_energies"):
         unpaired_electrons(0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "alone"),
+    [
+        ("IsolatedAtom", True),
+        ("isolated_atom", True),
+        ("isolatedAtom", True),
+        ("crystal", False),
+        (None, False),
+    ],
+)
+def test_an_atom_in_a_periodic_box_is_isolated_if_its_config_type_says_so(kind, alone):
+    """In the words of MACE, and of GAP; else it is a crystal, and no zero of energy."""
+    frame = Frame([1], [[0, 0, 0]], 9 * np.eye(3), [True] * 3)
+    origin = {} if kind is None else {"config_type": kind}
+    assert is_isolated_atom(LabelledFrame(frame, Label(-13.0, np.zeros((1, 3))), origin)) is alone

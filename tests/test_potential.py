@@ -9,6 +9,7 @@ import torch
 from ase.build import bulk
 from ase.calculators.calculator import Calculator, all_changes
 from ase.calculators.emt import EMT
+from ase.calculators.mixing import SumCalculator
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from aims_pax.errors import NotConverged, SettingsError, SetupError
@@ -96,8 +97,9 @@ def test_a_calculator_that_only_notes_that_it_has_not_converged_gives_no_label()
     class Unconverged(EMT):
         converged = False  # as ase.calculators.vasp.Vasp does
 
-    with pytest.raises(NotConverged, match="Unconverged notes that its self-consistency cycle did not"):
-        calculate(PAIR, Unconverged())
+    for calculator in (Unconverged(), SumCalculator([EMT(), Unconverged()])):
+        with pytest.raises(NotConverged, match="Unconverged notes that its self-consistency cycle did not"):
+            calculate(PAIR, calculator)
 
 
 def test_a_calculator_that_moves_the_atoms_gives_no_label_but_may_wrap_them_into_the_cell():

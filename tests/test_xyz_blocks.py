@@ -4,6 +4,7 @@ import pytest
 
 from aims_pax.xyz_blocks import (
     BlockFault,
+    StructureLines,
     check_columns,
     find_damage,
     structure_blocks,
@@ -65,3 +66,23 @@ def test_columns_are_counted_against_the_header():
     (block,) = structure_blocks(io.StringIO("1\nProperties=species:S:1:pos:R:3\nH 0 0 0 1\n"))
     with pytest.raises(BlockFault, match="atom 1 of 1 has 5 columns, expected 4"):
         check_columns(block)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "said"),
+    [
+        ("T", "F", None),
+        ("True", "False", None),
+        ("1", "0", "atom 1 is '1'"),
+        ("F", "true", "atom 2 is 'true'"),
+    ],
+)
+def test_truth_values_are_written_t_and_f(first, second, said):
+    """ASE reads any other word as F: 1, which means that the atom moves, would fix it."""
+    comment = 'Properties="species:S:1:pos:R:3:move_mask:L:1:x:R:1" a=1\n'
+    block = StructureLines("2\n", comment, [f"H 0 0 0 {first} 0.5\n", f"H 0 0 1 {second} 0.5\n"])
+    if said is None:
+        check_columns(block)
+    else:
+        with pytest.raises(BlockFault, match=f"move_mask of {said}; expected T or F"):
+            check_columns(block)

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aims_pax.errors import Unphysical
-from aims_pax.frames import Array, Frame, Label
-from aims_pax.label_limits import check_label
+from aims_pax.frames import Array, Frame
+from aims_pax.label_limits import check_label, constrained
 
 __all__ = ["check_geometry", "check_label", "constrained"]
 
@@ -25,14 +25,6 @@ def check_geometry(frame: Frame) -> None:
     reason = _finite(frame) or _cell(frame) or _overlap(frame)
     if reason:
         raise Unphysical(f"not calculated: {reason}")
-
-
-def constrained(frame: Frame, label: Label) -> bool:
-    """Whether all fixed components have a force of exactly zero, which FHI-aims prints for constrained atoms.
-
-    Versions that wrote the constraints into its input stored such labels; they are computed again.
-    """
-    return frame.fixed is not None and not label.forces[frame.fixed].any()
 
 
 def _finite(frame: Frame) -> str | None:

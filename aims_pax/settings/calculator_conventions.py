@@ -36,7 +36,9 @@ class Conventions:
     unpaired: the spin argument is 2S instead of 2S+1. fractions: non-integer charges are allowed. ambiguous: a spin
     argument of unknown convention. open_shell: further arguments that unpaired electrons need (a value, or a function
     of the frame); REFERENCE.kwargs takes precedence. closed_shell: the argument is also set for multiplicity 1.
-    total_spin: it reads S from atoms.info["total_spin"], where structures of aims-PAX have 2S+1.
+    total_spin: it reads S from atoms.info["total_spin"], where structures of aims-PAX have 2S+1. molecules: it ignores
+    the cell without a word, and would compute one cell of a crystal as a molecule. moments: it reads the initial
+    magnetic moments of the atoms; those that do not get none.
     """
 
     charge: str | None = None
@@ -47,6 +49,8 @@ class Conventions:
     open_shell: Mapping[str, Any] = field(default_factory=dict)
     closed_shell: bool = True
     total_spin: bool = False
+    molecules: bool = False
+    moments: bool = True
 
     def table(self) -> dict[str, Any]:
         """As a dict, for the description of a reference method."""
@@ -58,17 +62,19 @@ _ON_INFO = Conventions(INFO, INFO, fractions=True)
 KNOWN: dict[str, Conventions] = {  # key: start of the module path, then the name of the calculator
     "tblite.ase:TBLite": replace(_MULT, fractions=True),
     "xtb.ase:XTB": Conventions(INITIAL_CHARGES, INITIAL_MOMENTS, fractions=True),
-    "ase.calculators.orca:ORCA": Conventions("charge", "mult"),
-    "ase.calculators.psi4:Psi4": _MULT,
+    "ase.calculators.orca:ORCA": Conventions("charge", "mult", molecules=True, moments=False),
+    "ase.calculators.psi4:Psi4": replace(
+        _MULT, open_shell={"reference": "uhf"}, molecules=True, moments=False
+    ),
     "ase.calculators.gaussian:Gaussian": Conventions("charge", "mult"),
-    "ase.calculators.qchem:QChem": _MULT,
+    "ase.calculators.qchem:QChem": replace(_MULT, molecules=True),
     "ase.calculators.nwchem:NWChem": Conventions("charge", INITIAL_MOMENTS),
     "ase.calculators.mopac:MOPAC": Conventions("charge", INITIAL_MOMENTS),
-    "ase.calculators.gamess_us:GAMESSUS": Conventions("contrl.icharg", "contrl.mult"),
+    "ase.calculators.gamess_us:GAMESSUS": Conventions("contrl.icharg", "contrl.mult", molecules=True),
     "ase.calculators.turbomole:Turbomole": Conventions(
         "total charge", "multiplicity", open_shell={"uhf": True}
     ),
-    "ase.calculators.cp2k:CP2K": replace(_MULT, open_shell={"uks": True}),
+    "ase.calculators.cp2k:CP2K": replace(_MULT, open_shell={"uks": True}, moments=False),
     "ase.calculators.dftb:Dftb": Conventions("Hamiltonian_Charge", fractions=True),
     "ase.calculators.vasp:Vasp": Conventions(
         "charge", "nupdown", unpaired=True, fractions=True, open_shell={"ispin": 2}, closed_shell=False
@@ -157,9 +163,20 @@ def conventions_of(
 def arguments(kwargs: Mapping[str, Any], frame: Frame, how: Conventions, who: str) -> dict[str, Any]:
     """kwargs with the charge and spin of this frame added; unchanged where the frame has no charge or spin.
 
-    Raises Unsupported if the calculator cannot take a value, or if kwargs contradict it.
+    Raises Unsupported if the calculator cannot take a value or the frame, or if kwargs contradict it.
     """
     made: dict[str, Any] = dict(kwargs)
+    if how.molecules and frame.pbc.any():
+        raise Unsupported(
+            f"{frame.formula} is periodic, and {who} would compute one cell of it as a molecule; choose a reference "
+            "for periodic structures, or remove the cell (pbc) if it is a molecule"
+        )
+    magnetic = frame.spin is None and frame.moments is not None and bool(frame.moments.any())
+    if magnetic and not how.moments and entry_of(made, str(how.spin)) is None:
+        raise Unsupported(
+            f"{frame.formula} has initial magnetic moments, but {who} does not read them; write spin=… (the "
+            "multiplicity 2S+1) into the header of the structure, set MISC.spin, or remove the moments"
+        )
     if frame.charge is not None and how.charge not in (INFO, INITIAL_CHARGES):
         made = _with_charge(made, frame, how, who)
     if frame.spin is not None:
@@ -169,7 +186,10 @@ def arguments(kwargs: Mapping[str, Any], frame: Frame, how: Conventions, who: st
 
 def dressed(frame: Frame, how: Conventions) -> Frame:
     """The frame with initial charges and moments that sum to its charge and 2S, if the calculator sums them; without
-    a multiplicity where the calculator would take it for S."""
+    a multiplicity where the calculator would take it for S; without moments that it does not read (Psi4 would forget
+    the multiplicity)."""
+    if not how.moments:
+        frame = replace(frame, moments=None, zero_moments=None)
     if how.charge == INITIAL_CHARGES and frame.charge is not None:
         frame = replace(frame, charges=_on_heaviest(frame, frame.charge))
     if how.total_spin and frame.spin is not None:
@@ -182,7 +202,7 @@ def dressed(frame: Frame, how: Conventions) -> Frame:
 
 
 def charge_refusal(frame: Frame, kwargs: Mapping[str, Any], how: Conventions, who: str) -> str | None:
-    """Why this calculator cannot take the charge and spin of a frame, or None."""
+    """Why this calculator cannot take a frame, or its charge and spin; or None."""
     try:
         arguments(kwargs, frame, how, who)
     except Unsupported as error:
@@ -297,12 +317,21 @@ def entry_of(kwargs: Mapping[str, Any], key: str) -> Any:
 
 
 def _path(kwargs: Mapping[str, Any], key: str) -> list[str]:
-    """The parts of a dotted key; Quantum ESPRESSO's input_data may be written without its namelists."""
+    """The parts of a dotted key as kwargs spells them; Quantum ESPRESSO's input_data may be written without namelists.
+
+    Inside a table upper and lower case are the same, as they are for the programs that read it: `SYSTEM` is `system`.
+    """
     path = key.split(".")
     if len(path) == 3 and path[0] == "input_data":
         written = kwargs.get("input_data") or {}
         if written and not any(isinstance(v, Mapping) for v in written.values()):
-            return [path[0], path[2]]
+            path = [path[0], path[2]]
+    table = kwargs.get(path[0])
+    for k, name in enumerate(path[1:], 1):
+        if isinstance(table, Mapping):
+            spelled = [n for n in table if isinstance(n, str) and n.lower() == name.lower()]
+            path[k] = name if name in table or not spelled else spelled[0]
+            table = table.get(path[k])
     return path
 
 
@@ -353,7 +382,7 @@ def _as_inherited(how: Conventions, make: Callable[..., Any]) -> Conventions:
     charge = own.charge or (how.charge if how.charge in ON_ATOMS or accepts(make, how.charge) else None)
     spin = how.spin if how.spin in ON_ATOMS or accepts(make, how.spin) else None
     if own.spin is not None and own.spin != how.spin:
-        return replace(own, charge=charge)
+        return replace(own, charge=charge, molecules=how.molecules, moments=how.moments)
     return replace(how, charge=charge, spin=spin)
 
 

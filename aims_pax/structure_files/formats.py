@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,7 @@ _OWN: dict[
 }
 _spin = re.compile(r"(?i)\b(tot_magnetization|multiplicity|mult|nopen)\b\"?\s*[=:,\s]\s*\"?([-+]?\d+\.?\d*)")
 _charge = re.compile(r"(?i)\b(tot_?charge|total_?charge|charge)\b\"?\s*[=:,\s]\s*\"?([-+]?\d+\.?\d*)")
+_box_of_lammps = re.compile(r"(?m)^.*\b(xlo\s+xhi|avec)\b")
 
 
 def read_images(path: Path, index: str | None = None) -> list[tuple[int, Image]]:
@@ -45,6 +46,8 @@ def read_images(path: Path, index: str | None = None) -> list[tuple[int, Image]]
 
     try:
         kind = str(filetype(str(path)))
+        if kind == "runnerdata" and _box_of_lammps.search(_text(path)):  # both end in .data
+            kind = "lammps-data"
         get_ioformat(kind)
     except UnknownFileTypeError as error:
         raise SettingsError(f"unknown file format ({error}); convert it to extended XYZ") from error
@@ -73,14 +76,29 @@ def _by_ase(path: Path, kind: str, index: str | None) -> list[tuple[int, Atoms]]
     options: Mapping[str, Any] = {"attach_calculator": True} if kind == "gaussian-in" else {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
-        if index is None:  # read only two structures: a trajectory may be long
+        if kind in ("db", "json") and path.suffix not in (".gz", ".bz2", ".xz"):
+            images = _rows(path, kind)
+        else:
             images = ase.io.iread(path, ":", format=kind, do_not_split_by_at_sign=True, **options)
+        if index is None:  # read only two structures: a trajectory may be long
             two = list(itertools.islice(images, 2))
             if len(two) > 1:
                 raise SettingsError(f"holds more than one structure: {ADVICE.format(path.name)}")
             return choose_images(two, index, path)
-        every = list(ase.io.iread(path, ":", format=kind, do_not_split_by_at_sign=True, **options))
+        every = list(images)
     return choose_images(every, index, path)
+
+
+def _rows(path: Path, kind: str) -> Iterator[Atoms]:
+    """The structures of a database of ASE, with charge and multiplicity of their key-value pairs."""
+    import ase.db
+
+    for row in ase.db.connect(path, type=kind).select():
+        atoms = row.toatoms()
+        for key in row.key_value_pairs:
+            if atoms_info.proper_name(key) is not None:
+                atoms.info[key] = vars(row)[key]  # row.charge is the sum of the initial charges
+        yield atoms
 
 
 # ---------------------------------------------------------------- information that ASE does not return
@@ -100,7 +118,8 @@ def _checked(atoms: Atoms, kind: str, path: Path) -> Image:
 
 def _cif(atoms: Atoms, path: Path) -> None:
     """Refuse partial occupancies and anything else that ASE's reader loses."""
-    for site, elements in atoms.info.get("occupancy", {}).items():
+    for site, written in atoms.info.get("occupancy", {}).items():
+        elements = {element: 1.0 if share in (".", "?") else share for element, share in written.items()}
         if len(elements) > 1 or not all(0.995 < x < 1.005 for x in elements.values()):
             shares = ", ".join(f"{element} {share:g}" for element, share in elements.items())
             raise SettingsError(
@@ -189,6 +208,10 @@ def _gromacs(atoms: Atoms, path: Path) -> None:
 
 
 def _lammps_data(atoms: Atoms, path: Path) -> None:
+    if not re.search(r"(?m)^\s*Atoms\s*#\s*\w", _text(path)):
+        raise SettingsError(
+            "does not name its atom style: write it after the word Atoms, as in 'Atoms # full'"
+        )
     if not re.search(r"(?m)^\s*(Masses|Atom Type Labels)\b", _text(path)):
         raise SettingsError("has no Masses section, so the elements of its atom types are unknown; add one")
 

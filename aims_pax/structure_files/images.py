@@ -47,7 +47,12 @@ def unreadable_image(error: Exception) -> str:
         isotope = error.args[:1] in (("D",), ("T",))
         hint = "; write isotopes as H, with a column masses, in an extended XYZ file" if isotope else ""
         return f"unreadable: {error} is not an element{hint}"
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+    said = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    if isinstance(
+        error, AttributeError | IndexError | TypeError
+    ):  # a reader that met what it does not expect
+        return f"unreadable ({said}); is it complete? if so, convert it to extended XYZ"
+    return said
 
 
 def parsed(text: str, kind: str, **options: Any) -> Atoms:

@@ -1,7 +1,8 @@
 """Protein Data Bank files: elements from the element column or, without one, from unambiguous atom names.
 
 `CA` is carbon in an amino acid and calcium in a residue `CA`; ambiguous names are refused, as are alternate
-locations and partial occupancies. A cell of 1 × 1 × 1 Å is a placeholder of non-periodic files and is ignored.
+locations, partial occupancies and cells of which a file holds one asymmetric unit. A cell of 1 × 1 × 1 Å is a
+placeholder of non-periodic files and is ignored.
 """
 
 from __future__ import annotations
@@ -49,8 +50,10 @@ def read_pdb(part: str) -> Image:
     """The structure of one model."""
     lines, deuterium, charges, count = [], {}, [], 0
     for line in part.splitlines():
-        if line.startswith("CRYST1") and _placeholder(line):
-            continue
+        if line.startswith("CRYST1"):
+            if _placeholder(line):
+                continue
+            _whole_cell(line)
         if line.startswith(("ATOM", "HETATM")):
             _whole_atom(line)
             element = _element(line)
@@ -141,6 +144,16 @@ def _formal_charge(line: str) -> int:
         return 0
     sign = found[2] or found[3]
     return int(found[1] or found[4] or 1) * (1 if sign == "+" else -1)
+
+
+def _whole_cell(line: str) -> None:
+    """Raises SettingsError for a space group: the file holds one asymmetric unit, the cell several."""
+    group = line[55:66].strip()
+    if group.replace(" ", "").upper() not in ("", "P1"):
+        raise SettingsError(
+            f"space group {group} (CRYST1), so that the file holds only a part of the atoms of a cell: write all of "
+            "them and the space group P 1, or remove the line CRYST1 if it is a molecule"
+        )
 
 
 def _placeholder(line: str) -> bool:

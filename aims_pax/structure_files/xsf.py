@@ -185,7 +185,7 @@ class _Reader:
         return int(z)
 
     def real(self, number: int, word: str) -> float:
-        if not re.fullmatch(_NUMBER, word):
+        if not re.fullmatch(_NUMBER, word) or not np.isfinite(_real(word)):
             raise self.fault(number, f"{word!r} is no number")
         return _real(word)
 

@@ -11,6 +11,7 @@ import numpy as np
 from aims_pax import atoms_info, comment_line
 from aims_pax.errors import SettingsError
 from aims_pax.structure_files.images import Image, parsed
+from aims_pax.xyz_blocks import BlockFault, check_truth_values
 
 
 def split_xyz(text: str) -> list[str]:
@@ -50,6 +51,11 @@ _two_numbers = re.compile(r"\s*[+-]?\d+\s+[1-9]\s*")
 
 def read_xyz(part: str) -> Image:
     """The structure in a text. Raises SettingsError for charges, multiplicities and masses under unknown names."""
+    comment, *rows = [*part.split("\n"), ""][1:]
+    try:
+        check_truth_values(comment, rows)
+    except BlockFault as error:
+        raise SettingsError(str(error)) from error
     atoms = parsed(part, "extxyz", properties_parser=comment_line.parse_comment_line)
     atoms_info.refuse_other_names(atoms)
     results = (

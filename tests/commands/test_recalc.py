@@ -500,6 +500,11 @@ def test_a_calculator_that_cannot_be_given_a_charge_labels_no_charged_structure(
         ("1\n\nH 0 0 0\n", ("old.xyz", "-o", "geometries"), "geometries: cannot be written there"),
         ("1\nframe_id=abc\nH 0 0 0\n", ("old.xyz",), "structure 0 (from 0): frame_id abc does not fit"),
         (
+            "2\n\nH 0 0 0\nX 0 0 2\n",
+            ("old.xyz",),
+            "structure 0 (from 0): atom 2 is X, which is not an element",
+        ),
+        (
             "1\nREF_energy=1 Properties=species:S:1:pos:R:3:REF_forces:R:2\nH 0 0 0 0 0\n",
             ("old.xyz",),
             "structure 0 (from 0): REF_forces has shape (1, 2)",

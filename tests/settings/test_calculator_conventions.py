@@ -80,7 +80,7 @@ def test_dftb_plus_takes_no_spin_and_says_so():
     ("factory", "kwargs", "expected"),
     [
         ("ase.calculators.cp2k:CP2K", {}, {"charge": 1, "multiplicity": 2, "uks": True}),
-        ("ase.calculators.psi4:Psi4", {}, {"charge": 1, "multiplicity": 2}),
+        ("ase.calculators.psi4:Psi4", {}, {"charge": 1, "multiplicity": 2, "reference": "uhf"}),
         ("ase.calculators.vasp:Vasp", {"xc": "pbe"}, {"xc": "pbe", "charge": 1, "nupdown": 1, "ispin": 2}),
         (
             "ase.calculators.espresso:Espresso",
@@ -98,6 +98,46 @@ def test_dftb_plus_takes_no_spin_and_says_so():
 def test_every_code_is_given_its_own_words(factory, kwargs, expected):
     how = CalculatorReference(factory, kwargs).conventions
     assert arguments(kwargs, replace(WATER, charge=1, spin=2), how, factory) == expected
+
+
+def test_tables_of_a_program_are_found_in_any_spelling():
+    """ASE writes one of `SYSTEM` and `system`: the other, with the user's cutoff and smearing, would be lost."""
+    how, cation = KNOWN["ase.calculators.espresso:Espresso"], replace(WATER, charge=1, spin=2)
+    written = {"input_data": {"CONTROL": {}, "SYSTEM": {"ecutwfc": 40, "NSPIN": 4}}}
+    made = arguments(written, cation, how, "espresso")
+    system = {"ecutwfc": 40, "NSPIN": 4, "tot_charge": 1, "tot_magnetization": 1}
+    assert made == {"input_data": {"CONTROL": {}, "SYSTEM": system}}
+    assert "tot_charge" not in written["input_data"]["SYSTEM"]
+    for contradicting in ({"System": {"TOT_CHARGE": 0}}, {"TOT_CHARGE": 0}):
+        with pytest.raises(Unsupported, match=r"tot_charge: 0, which contradicts the charge 1"):
+            arguments({"input_data": contradicting}, cation, how, "espresso")
+    assert written_charge_and_spin({"input_data": {"SYSTEM": {"Tot_Charge": -1}}}, how)[0] == -1
+    assert without_key({"input_data": {"SYSTEM": {"TOT_CHARGE": 1}}}, how.charge) == {
+        "input_data": {"SYSTEM": {}}
+    }
+
+
+@pytest.mark.parametrize("name", ["orca:ORCA", "psi4:Psi4", "qchem:QChem", "gamess_us:GAMESSUS"])
+def test_codes_that_ignore_the_cell_refuse_periodic_structures(name):
+    """Their input would hold one cell of the crystal as a molecule."""
+    how, crystal = KNOWN[f"ase.calculators.{name}"], replace(WATER, cell=9 * np.eye(3), pbc=[True] * 3)
+    said = charge_refusal(crystal, {}, how, name)
+    assert f"H2O is periodic, and {name} would compute one cell of it as a molecule" in said
+    assert charge_refusal(WATER, {}, how, name) is None
+
+
+@pytest.mark.parametrize("name", ["orca:ORCA", "psi4:Psi4", "cp2k:CP2K"])
+def test_moments_that_a_code_does_not_read_are_never_lost(name):
+    """Psi4 of ASE forgets the multiplicity if atoms have moments: oxygen became a singlet."""
+    how, oxygen = KNOWN[f"ase.calculators.{name}"], replace(OXYGEN, moments=np.array([1.0, 1.0]))
+    assert f"O2 has initial magnetic moments, but {name} does not read them" in charge_refusal(
+        oxygen, {}, how, name
+    )
+    triplet = replace(oxygen, spin=3)
+    assert arguments({}, triplet, how, name)[how.spin] == 3
+    assert dressed(triplet, how).moments is None
+    assert charge_refusal(oxygen, {how.spin: 3}, how, name) is None  # the user's argument says it
+    assert dressed(triplet, KNOWN["ase.calculators.vasp:Vasp"]).moments is not None
 
 
 def test_gpaw_is_given_moments_that_it_keeps():

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from ase.build import molecule
+from ase.db import connect
 from ase.io import write
 
 from aims_pax.errors import SettingsError
@@ -147,6 +148,11 @@ def test_velocities_and_moments_that_are_results_are_said_to_have_no_effect(tmp_
     assert read_frame(at(tmp_path, "c.xyz", text)).moments.tolist() == [4.0]
 
 
+@pytest.mark.parametrize("unknown", [".", "?"])
+def test_an_occupancy_that_a_cif_does_not_state_is_1(tmp_path, unknown):
+    assert read_frame(at(tmp_path, "a.cif", CIF + f"O1 O 0 0 0 {unknown}\n")).formula == "O"
+
+
 def test_cif_moments_and_labels_in_capitals_and_shelx_occupancies_are_refused(tmp_path):
     site = "O1 O 0 0 0 1\n"
     moments = "loop_\n_atom_site_moment_label\n_atom_site_moment_crystalaxis_x\nO1 2.0\n"
@@ -177,6 +183,11 @@ def test_cif_moments_and_labels_in_capitals_and_shelx_occupancies_are_refused(tm
         ("a.xyz", "1\nProperties=species:S:1:pos:R:3:masses:R:1\nH 0 0 0 -1\n", "mass of atom 1"),
         ("a.mol2", "@<TRIPOS>MOLECULE\nx\n", "extended XYZ"),
         ("a.data", "x\n\n1 atoms\n1 atom types\n", ""),
+        (
+            "a.nwi",
+            "geometry\n O 0 0 0\nend\n",
+            "unreadable (IndexError: list index out of range); is it complete",
+        ),
     ],
 )
 def test_what_is_no_structure_is_refused_in_one_line(tmp_path, name, text, said):
@@ -194,6 +205,26 @@ def test_lammps_files_without_elements_are_refused(tmp_path):
     assert "add the column element to the dump" in refused(bare)
     named = at(tmp_path, "b.lammpstrj", dump.format("type element ") + "1 1 O 1.0 2.0 3.0\n")
     assert read_frame(named).formula == "O"
+
+
+def test_a_data_file_of_lammps_is_read_if_it_names_elements_and_columns(tmp_path):
+    """ASE takes every .data for one of the program RuNNer, and finds no structures in it."""
+    box = "x\n\n2 atoms\n2 atom types\n0 9 xlo xhi\n0 9 ylo yhi\n0 9 zlo zhi\n\n"
+    masses, atoms = "Masses\n\n1 15.999\n2 1.008\n\n", "Atoms{}\n\n1 1 1 -0.5 1 2 3\n2 1 2 0.5 1 2 3.97\n"
+    frame = read_frame(at(tmp_path, "a.data", box + masses + atoms.format(" # full")))
+    assert (frame.formula, frame.positions[1].tolist(), frame.cell[0, 0]) == ("HO", [1, 2, 3.97], 9)
+    assert "write it after the word Atoms" in refused(at(tmp_path, "b.data", box + masses + atoms.format("")))
+    assert "no Masses section" in refused(at(tmp_path, "c.data", box + atoms.format(" # full")))
+
+
+@pytest.mark.parametrize("name", ["a.db", "a.json"])
+def test_charge_and_multiplicity_in_the_key_value_pairs_of_a_database_are_read(tmp_path, name):
+    with connect(tmp_path / name) as database:
+        database.write(molecule("H2O"), charge=1, multiplicity=2, remark="cation")
+        database.write(molecule("OH"), net_charge=-1)
+    assert (read_frame(tmp_path / f"{name}@0").charge, read_frame(tmp_path / f"{name}@0").spin) == (1, 2)
+    with pytest.raises(SettingsError, match=r"net_charge=-1: write it as charge="):
+        read_frame(tmp_path / f"{name}@1")
 
 
 def test_isotopes_of_a_gaussian_input_are_masses(tmp_path):

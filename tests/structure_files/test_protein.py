@@ -58,6 +58,16 @@ def test_a_placeholder_cell_of_a_pdb_file_is_none(tmp_path, cell, periodic):
     assert frame.cell.any() == periodic
 
 
+@pytest.mark.parametrize(("group", "whole"), [("P 1", True), ("P1", True), ("", True), ("P 21 21 21", False)])
+def test_a_cell_of_which_a_pdb_file_holds_one_asymmetric_unit_is_refused(tmp_path, group, whole):
+    cell = f"CRYST1   20.000   20.000   20.000  90.00  90.00  90.00 {group:<11}   4\n"
+    path = at(tmp_path, "a.pdb", cell + pdb(atom("N"), atom("CA")))
+    if whole:
+        assert read_frame(path).pbc.all()
+    else:
+        assert "space group P 21 21 21 (CRYST1), so that the file holds only a part" in refused(path)
+
+
 def test_formal_charges_of_pdb_files_are_summed_and_said(tmp_path):
     atoms = [atom("ZN", "ZN", "HETATM", end="ZN2+"), atom("CL", "CL", "HETATM", end="CL1-")]
     (system,) = read_systems(at(tmp_path, "a.pdb", pdb(*atoms)))

@@ -110,6 +110,7 @@ def test_a_slab_may_be_without_the_vector_along_which_it_does_not_repeat(read):
         ),
         (2 * "# total energy = 1 eV\nATOMS\nH 0 0 0 0 0 0\n", r"a.xsf:4: a second total energy"),
         ("# total energy = 1 eV\nANIMSTEPS 2\n", "several structures"),
+        ("# total energy = 1 eV\nATOMS\nH 0 0 0 1e999 0 0\n", r"a.xsf:3: '1e999' is no number"),
         ("# total energy = 1 eV\nCONVVEC\n", "CONVVEC is not read"),
         ("# total energy = 1 eV\nsomething else\n", "not part of an XSF file"),
         ("# total energy = 1 eV\n", "no atoms"),

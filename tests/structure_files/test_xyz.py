@@ -149,3 +149,11 @@ def test_columns_that_ase_takes_for_results_are_said_to_have_no_effect_too():
         "its column charges is not used; a column of initial values must be named initial_charges"
     ]
     assert any("column fix is not used; a column of constraints" in note for note in image.notes)
+
+
+def test_constraints_that_ase_would_turn_round_are_refused():
+    rows = "H 0 0 0 {}\nH 0 0 1 {}\n"
+    text = "2\nProperties=species:S:1:pos:R:3:move_mask:L:1\n" + rows
+    assert read_xyz(text.format("F", "T")).atoms.constraints[0].index.tolist() == [0]
+    with pytest.raises(SettingsError, match="move_mask of atom 1 is '0'; expected T or F"):
+        read_xyz(text.format(0, 1))

@@ -84,6 +84,11 @@ def _with_spin(control: Control, frame: Frame) -> Control:
     polarised = control.collinear
     if not polarised and unpaired == 0:
         return control.without("fixed_spin_moment")
+    if not polarised and (control.get("spin") or "none").split()[0] != "none":
+        raise Unsupported(
+            f"{frame.formula} has multiplicity {frame.spin}, which FHI-aims can fix only with spin collinear; "
+            f"control.in has spin {control.get('spin')}: change it, or remove the multiplicity"
+        )
     if not polarised:
         _once("control.in: spin collinear added for geometries with unpaired electrons")
         control = control.replaced("spin", "collinear")

@@ -7,17 +7,21 @@ density, which shifts forces by 1e-4 eV/Å) would make a label depend on the ord
 from __future__ import annotations
 
 import errno
+import inspect
+import os
 import re
 import subprocess
 import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from aims_pax.charge_and_spin import check_electrons
 from aims_pax.errors import (
@@ -30,7 +34,7 @@ from aims_pax.errors import (
     Unsupported,
 )
 from aims_pax.frames import Frame, Label
-from aims_pax.potential import calculate, load_factory, made_by
+from aims_pax.potential import calculate, load_factory, made_by, parts_of
 from aims_pax.settings.calculator_conventions import (
     ON_ATOMS,
     Conventions,
@@ -63,14 +67,51 @@ SINGLE_POINT: dict[str, dict[str, tuple[str, ...]]] = {
     "Abinit": {"ionmov": ("0",), "optcell": ("0",)},
     "Aims": dict.fromkeys(MOVES_ATOMS, ()),
     "Castep": {"task": ("singlepoint",)},
-    "Dftb": {"Driver_": ("", "{}")},
+    "Dftb": {"Driver_": ("", "{}"), "Driver": ("", "{}")},
+    "DMol3": {"calculate": ("energy", "gradient")},
     "Espresso": {"input_data.control.calculation": ("scf",)},
+    "GAMESSUS": {"contrl.runtyp": ("energy", "gradient")},
     "Gaussian": {"opt": ()},
     "NWChem": {"task": ("energy", "gradient")},
+    "Octopus": {"CalculationMode": ("gs",)},
+    "Onetep": {"keywords.task": ("singlepoint", "properties")},
+    "QChem": {"jobtype": ("sp", "force", "gradient")},
     "Turbomole": {"task": ("energy", "gradient", "energy calculation", "gradient calculation")},
     "Vasp": {"nsw": ("0",)},
 }
+# ASE's calculator: arguments with free text, and the words in it by which atoms move
+MOVING_WORDS: dict[str, dict[str, str]] = {
+    "Gaussian": {"extra": r"\b(opt|scan|irc|bomd|admp)\b"},
+    "GULP": {"keywords": r"\b(opti\w*|transition\w*|rfo|md)\b"},
+    "MOPAC": {"task": r"^(?!.*\b1scf\b).*"},  # relaxes without this word
+    "ORCA": {
+        "orcasimpleinput": r"(?<![^\s!])((tight|verytight|loose|normal|c|l-|gdiis-|ci-|rigidbody|qmmm)?opt(ts|h)?"
+        r"|md|irc|(\S+-)?neb\S*|goat\S*|scants)(?!\S)",
+        "orcablocks": r"%(md|neb|irc|goat)\b",
+    },
+    "Siesta": {"fdf_arguments": r"'md\.(num\w*steps|steps|finaltimestep)': '?[1-9]\d*"},
+}
 QUICK = ("ase.calculators.", "tblite.")  # run in threads of the driver; all others in processes
+# run in processes, too: the library has one molecule and one set of options for all threads
+ONE_AT_A_TIME = ("ase.calculators.psi4",)
+# ASE's calculators that write files, but are no FileIOCalculator
+WRITE_FILES = frozenset(("CP2K", "Castep", "Psi4", "Vasp"))
+LARGEST_OUTPUT = 50_000_000  # bytes; larger files are densities and wave functions
+# what programs print that go on after an SCF cycle that did not converge
+UNCONVERGED = (
+    b"convergence NOT achieved after",  # Quantum ESPRESSO
+    b"SCF run NOT converged",  # CP2K
+    b"outer SCF loop FAILED to converge",
+    b"was not enough SCF cycles to converge",  # Abinit
+    b"system has not reached the groundstate",  # CASTEP
+    b"SCC is NOT converged",  # DFTB+
+    b"SCF *not* converged",  # Octopus
+    b"SCF_NOT_CONV",  # Siesta
+    b"Reached self-consistent loops maximum",  # Elk
+    b"SCF NOT CONVERGED AFTER",  # ORCA
+    b"UNABLE TO ACHIEVE SELF-CONSISTENCE",  # MOPAC
+    b"Calculation failed to converge",  # NWChem
+)
 
 _not_converged = re.compile(
     r"(not|n't|never|no|failed to|fails to|without)\s+(yet\s+)?(reach(ed)?\s+)?converge"
@@ -107,7 +148,7 @@ class CalculatorReference:
     @property
     def quick(self) -> bool:
         """Whether threads of the driver can run it: it is fast, or computes outside Python."""
-        return self.factory.startswith(QUICK)
+        return self.factory.startswith(QUICK) and not self.factory.startswith(ONE_AT_A_TIME)
 
     @cached_property
     def conventions(self) -> Conventions:
@@ -145,6 +186,7 @@ class CalculatorReference:
     def check(self) -> None:
         """Raise SettingsError when the factory cannot be found, or lacks a declared argument. Computes nothing."""
         make = _factory(self)
+        _check_interface(make, self.factory)
         for name in ("charge_key", "spin_key"):
             key = getattr(self, name)
             if key is not None and key not in ON_ATOMS and not accepts(make, key):
@@ -169,9 +211,13 @@ class CalculatorReference:
                 f"{frame.formula}: {frame.statements[0]} is known to FHI-aims only; remove it from the structure"
             )
         try:
+            _check_interface(_factory(self), self.factory)
             how, kwargs = self.conventions, dict(self.kwargs)
             if self.atoms:
                 kwargs = without_key(without_key(kwargs, how.charge), how.spin)
+                frame = (
+                    replace(frame, cell=np.zeros((3, 3)), pbc=np.zeros(3, bool)) if how.molecules else frame
+                )
             else:
                 _check_parity(frame, kwargs, how)
             if not self.atoms or charge_refusal(frame, kwargs, how, self.factory) is None:
@@ -189,11 +235,17 @@ class CalculatorReference:
 def moving_argument(make: Callable[..., Any], kwargs: Mapping[str, Any]) -> str | None:
     """The argument by which one of ASE's calculators relaxes a structure or runs dynamics, or None."""
     own = [c for c in getattr(make, "__mro__", ()) if c.__module__.startswith("ase.calculators.")]
+    spelled = {str(key).lower(): value for key, value in kwargs.items()}  # many programs read any spelling
     for name in (c.__name__ for c in own):
         for key, allowed in SINGLE_POINT.get(name, {}).items():
-            value = entry_of(kwargs, key)
+            value = entry_of(spelled, key.lower())
             if value is not None and str(value).strip().lower() not in allowed:
                 return f"{key}: {value}"
+        for key, words in MOVING_WORDS.get(name, {}).items():
+            value = spelled.get(key)
+            found = None if value is None else re.search(words, str(value), re.IGNORECASE | re.DOTALL)
+            if found is not None:
+                return f"{key}: {found[0]}"
     return None
 
 
@@ -243,21 +295,72 @@ def _factory(reference: CalculatorReference) -> Callable[..., Any]:
         return _loaded[key]
 
 
+def _check_interface(make: Callable[..., Any], factory: str) -> None:
+    """Raise SettingsError for a class that cannot be asked for properties, as ASE's Turbomole.
+
+    Turbomole also computes in the current folder, where it deletes files as soon as it is made.
+    """
+    calculate = getattr(make, "calculate", None) if isinstance(make, type) else None
+    if calculate is None:
+        return
+    try:
+        inspect.signature(calculate).bind(None, None, [], [])
+    except TypeError as error:
+        raise SettingsError(
+            f"factory {factory!r}",
+            "its calculate() takes no list of properties, as those of ASE's other calculators do; write a calculator "
+            "of your own that runs the program in self.directory",
+        ) from error
+
+
 @contextmanager
 def own_folder(calculator: Calculator, scratch: Path | None, frame: Frame) -> Iterator[Calculator]:
-    """Give calculators that write files a folder for this label, unless the user chose one."""
+    """Give calculators that write files a folder for this label, unless the user chose one.
+
+    Also those inside it (of a sum, of DFT-D3): in one folder two labels would read each other's output, or start from
+    each other's wave function. Raises NotConverged if an output in such a folder says so, which few calculators read.
+    """
+    made: list[Path] = []
+    with ExitStack() as folders:
+        for part in parts_of(calculator):
+            name = _folder_attribute(part)
+            if name is None:
+                continue
+            if scratch is not None:
+                scratch.mkdir(parents=True, exist_ok=True)
+            own = folders.enter_context(tempfile.TemporaryDirectory(prefix=f"{frame.id}-", dir=scratch))
+            made.append(Path(own))
+            folder = min(own, os.path.relpath(own), key=len)  # names in CP2K have at most 80 characters
+            setattr(part, name, Path(folder) if isinstance(getattr(part, name), Path) else folder)
+        yield calculator
+        for one in made:
+            _check_outputs(one)
+
+
+def _check_outputs(folder: Path) -> None:
+    """Raise NotConverged if a text in this folder has one of the lines by which programs say so and go on."""
+    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.stat().st_size < LARGEST_OUTPUT):
+        text = path.read_bytes()
+        for phrase in UNCONVERGED:
+            if (at := text.find(phrase)) >= 0:
+                line = text[text.rfind(b"\n", 0, at) + 1 : at] + text[at:].partition(b"\n")[0]
+                raise NotConverged(f"{path.name}: {line.decode(errors='replace').strip()}")
+
+
+def _folder_attribute(calculator: Any) -> str | None:
+    """The attribute for the folder of a calculator; None if it writes no files, or if the user chose its folder."""
     from ase.calculators.calculator import FileIOCalculator
     from ase.calculators.genericfileio import GenericFileIOCalculator
 
-    writes = isinstance(calculator, FileIOCalculator | GenericFileIOCalculator)
-    if not writes or Path(calculator.directory) != Path("."):
-        yield calculator
-        return
-    if scratch is not None:
-        scratch.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f"{frame.id}-", dir=scratch) as folder:
-        calculator.directory = Path(folder) if isinstance(calculator, GenericFileIOCalculator) else folder
-        yield calculator
+    classes = type(calculator).__mro__
+    if not isinstance(calculator, FileIOCalculator | GenericFileIOCalculator):
+        in_memory = classes[0].__module__.startswith(QUICK)
+        if in_memory and not WRITE_FILES.intersection(c.__name__ for c in classes):
+            return None
+    if classes[0].__name__ == "Castep":
+        return "_directory" if calculator._directory == os.path.abspath("CASTEP") else None
+    chosen = getattr(calculator, "directory", None)
+    return "directory" if chosen is not None and Path(chosen) == Path(".") else None
 
 
 def _check_parity(frame: Frame, kwargs: Mapping[str, Any], how: Conventions) -> None:

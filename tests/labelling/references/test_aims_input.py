@@ -102,6 +102,17 @@ def test_a_multiplicity_that_the_electrons_cannot_have_is_refused(charge, contro
         control_for(parse_control(control), replace(worlds.water(), charge=charge, spin=spin), False)
 
 
+def test_a_non_collinear_method_is_never_replaced_by_a_collinear_one():
+    """A multiplicity needs two spin channels: the structure is refused, and others keep the user's method."""
+    control = parse_control("xc pbe\nspin non-collinear")
+    oxygen = Frame([8, 8], [[0, 0, 0], [0, 0, 1.2]])
+    with pytest.raises(
+        Unsupported, match=r"O2 has multiplicity 3, .* control\.in has spin non-collinear: change it"
+    ):
+        control_for(control, replace(oxygen, spin=3), False)
+    assert control_for(control, oxygen, False).get("spin") == "non-collinear"
+
+
 def test_for_atoms_the_method_stays_and_what_molecules_and_crystals_need_leaves(control):
     text = worlds.CONTROL_PERIODIC + (
         "charge 1\nspin collinear\nfixed_spin_moment 2\ndefault_initial_moment 1\ncompute_analytical_stress .true.\n"

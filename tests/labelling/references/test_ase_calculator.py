@@ -1,10 +1,12 @@
 """Any ASE calculator labels frames, and its exceptions become failure classes."""
 
 import errno
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from ase.calculators import calculator as ase
 from ase.calculators.emt import EMT
 
 from aims_pax.errors import Crashed, NotConverged, SettingsError, SetupError, TimedOut
-from aims_pax.labelling.references.ase_calculator import CalculatorReference, classify
+from aims_pax.labelling.references.ase_calculator import CalculatorReference, classify, own_folder
 from aims_pax.potential import calculate
 from tests import worlds
 
@@ -52,6 +54,32 @@ def test_forces_on_fixed_atoms_are_raw():
         ("ase.calculators.espresso:Espresso", {"input_data": {"calculation": "vc-relax"}}, "vc-relax"),
         ("ase.calculators.aims:Aims", {"relax_geometry": "bfgs 1e-2"}, "relax_geometry: bfgs 1e-2"),
         ("ase.calculators.dftb:Dftb", {"Driver_": "ConjugateGradient"}, "Driver_: ConjugateGradient"),
+        ("ase.calculators.dftb:Dftb", {"Driver": "ConjugateGradient"}, "Driver: ConjugateGradient"),
+        ("ase.calculators.espresso:Espresso", {"input_data": {"CONTROL": {"CALCULATION": "relax"}}}, "relax"),
+        ("ase.calculators.castep:Castep", {"Task": "GeometryOptimization"}, "task: GeometryOptimization"),
+        ("ase.calculators.gamess_us:GAMESSUS", {"contrl": {"RUNTYP": "optimize"}}, "runtyp: optimize"),
+        ("ase.calculators.gaussian:Gaussian", {"Opt": "tight"}, "opt: tight"),
+        ("ase.calculators.gaussian:Gaussian", {"extra": "scf=xqc opt=(tight)"}, "extra: opt"),
+        ("ase.calculators.gulp:GULP", {"keywords": "opti conp"}, "keywords: opti"),
+        ("ase.calculators.mopac:MOPAC", {"task": "GRADIENTS"}, "task: GRADIENTS"),
+        ("ase.calculators.octopus:Octopus", {"CalculationMode": "go"}, "CalculationMode: go"),
+        (
+            "ase.calculators.onetep:Onetep",
+            {"keywords": {"task": "GeometryOptimization"}},
+            "GeometryOptimization",
+        ),
+        (
+            "ase.calculators.orca:ORCA",
+            {"orcasimpleinput": "B3LYP def2-SVP TightOpt"},
+            "orcasimpleinput: TightOpt",
+        ),
+        ("ase.calculators.orca:ORCA", {"orcasimpleinput": "B3LYP", "orcablocks": "%md run 9 end"}, "%md"),
+        ("ase.calculators.qchem:QChem", {"jobtype": "opt"}, "jobtype: opt"),
+        (
+            "ase.calculators.siesta:Siesta",
+            {"fdf_arguments": {"MD.TypeOfRun": "CG", "MD.Steps": 50}},
+            "'MD.Steps': 50",
+        ),
     ],
 )
 def test_arguments_that_make_a_program_relax_the_structure_are_refused(factory, kwargs, said):
@@ -59,10 +87,23 @@ def test_arguments_that_make_a_program_relax_the_structure_are_refused(factory, 
         CalculatorReference(factory, kwargs).check()
 
 
-def test_arguments_of_single_points_are_none_of_relaxation():
-    CalculatorReference("ase.calculators.vasp:Vasp", {"nsw": 0, "xc": "pbe"}).check()
-    scf = {"input_data": {"control": {"calculation": "scf"}}}
-    CalculatorReference("ase.calculators.espresso:Espresso", scf).check()
+@pytest.mark.parametrize(
+    ("factory", "kwargs"),
+    [
+        ("ase.calculators.vasp:Vasp", {"nsw": 0, "xc": "pbe"}),
+        ("ase.calculators.espresso:Espresso", {"input_data": {"control": {"calculation": "scf"}}}),
+        ("ase.calculators.gaussian:Gaussian", {"extra": "scf=(xqc,maxcycle=200) int=ultrafine"}),
+        ("ase.calculators.mopac:MOPAC", {}),
+        ("ase.calculators.mopac:MOPAC", {"task": "1SCF GRADIENTS DISP"}),
+        (
+            "ase.calculators.orca:ORCA",
+            {"orcasimpleinput": "! B3LYP def2-SVP EnGrad", "orcablocks": "%scf end"},
+        ),
+        ("ase.calculators.siesta:Siesta", {"fdf_arguments": {"MD.TypeOfRun": "CG", "MD.NumCGsteps": 0}}),
+    ],
+)
+def test_arguments_of_single_points_are_none_of_relaxation(factory, kwargs):
+    CalculatorReference(factory, kwargs).check()
 
 
 def test_labels_do_not_depend_on_their_order():
@@ -135,6 +176,96 @@ class Files(FileIOCalculator):
     assert -energy > len(str(tmp_path / "calc"))
     assert list((tmp_path / "calc").iterdir()) == []
     assert not (tmp_path / "out").exists()
+
+
+def test_every_calculator_that_writes_files_gets_a_folder_of_its_own(tmp_path, monkeypatch):
+    """Not only those that derive from FileIOCalculator: in one folder Vasp reads the vasprun.xml of another label."""
+    from ase.calculators.dftd3 import DFTD3
+    from ase.calculators.mixing import SumCalculator
+    from ase.calculators.vasp import Vasp
+
+    monkeypatch.chdir(tmp_path)
+    vasp, dispersion = Vasp(), DFTD3(command="dftd3")
+    both = SumCalculator([Vasp(), DFTD3(command="dftd3", dft=EMT())])
+    inside = [both.mixer.calcs[0], both.mixer.calcs[1].dftd3]
+    scratch = tmp_path / "calc"
+    for calculator, writers in ((vasp, [vasp]), (dispersion, [dispersion.dftd3]), (both, inside)):
+        with own_folder(calculator, scratch, worlds.water()):
+            used = [Path(one.directory).resolve() for one in writers]
+            assert len(set(used)) == len(writers)
+            assert all(folder.parent == scratch and folder.is_dir() for folder in used)
+        assert list(scratch.iterdir()) == []
+    chosen = Vasp(directory="mine")
+    with own_folder(chosen, scratch, worlds.water()):
+        assert chosen.directory == "mine"
+    with own_folder(EMT(), tmp_path / "none", worlds.water()):
+        assert not (tmp_path / "none").exists()  # computes in memory: no folder for each label
+
+
+def test_a_calculator_of_the_user_writes_into_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = """
+from ase.calculators.calculator import Calculator
+from pathlib import Path
+class Program(Calculator):
+    implemented_properties = ["energy", "forces"]
+    def calculate(self, atoms=None, properties=None, system_changes=None):
+        super().calculate(atoms, properties, system_changes)
+        Path(self.directory, "restart").open("x").close()  # fails in a folder that was used before
+        self.results = {"energy": 0.0, "forces": [[0.0] * 3] * len(self.atoms)}
+"""
+    module(tmp_path, "program_a", text)
+    program = CalculatorReference("program_a:Program", {}, tmp_path, tmp_path / "calc")
+    program.label(worlds.water())
+    program.label(worlds.ethanol())
+    assert not (tmp_path / "restart").exists()
+
+
+@pytest.mark.parametrize(
+    ("said", "converged"),
+    [
+        ("     convergence has been achieved in  11 iterations", True),
+        ("     convergence NOT achieved after 100 iterations: stopping", False),
+        ("  *** SCF run converged in    12 steps ***", True),
+        ("  *** SCF run NOT converged ***", False),
+    ],
+)
+def test_a_program_that_says_that_it_has_not_converged_and_goes_on_gives_no_label(tmp_path, said, converged):
+    text = """
+from ase.calculators.calculator import Calculator
+from pathlib import Path
+class Program(Calculator):
+    implemented_properties = ["energy", "forces"]
+    default_parameters = {"said": ""}
+    def calculate(self, atoms=None, properties=None, system_changes=None):
+        super().calculate(atoms, properties, system_changes)
+        Path(self.directory, "program.out").write_text(f"first\\n{self.parameters.said}\\nlast\\n")
+        self.results = {"energy": 0.0, "forces": [[0.0] * 3] * len(self.atoms)}
+"""
+    module(tmp_path, "program_b", text)
+    program = CalculatorReference("program_b:Program", {"said": said}, tmp_path, tmp_path / "calc")
+    if converged:
+        program.label(worlds.water())
+    else:
+        with pytest.raises(NotConverged, match=rf"^program\.out: {re.escape(said.strip())}$"):
+            program.label(worlds.water())
+
+
+def test_calculators_with_one_state_for_all_threads_run_in_processes():
+    assert CalculatorReference("ase.calculators.vasp:Vasp").quick
+    assert not CalculatorReference("ase.calculators.psi4:Psi4").quick
+
+
+def test_turbomole_of_ase_is_refused_before_it_deletes_files_of_the_current_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "control").write_text("of the user")
+    turbomole = CalculatorReference("ase.calculators.turbomole:Turbomole", {"multiplicity": 1}, tmp_path)
+    for refused in (turbomole.check, lambda: turbomole.label(worlds.water())):
+        with pytest.raises(
+            SettingsError, match=r"takes no list of properties.* write a calculator of your own"
+        ):
+            refused()
+    assert (tmp_path / "control").read_text() == "of the user"
 
 
 @pytest.mark.parametrize(
