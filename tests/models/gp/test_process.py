@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from ase.build import molecule
 
 from aims_pax.errors import SettingsError
 from aims_pax.frames import Frame, LabelledFrame
@@ -204,3 +205,15 @@ def test_atoms_on_one_place_have_no_process():
     data[1] = LabelledFrame(data[1].frame.moved(positions), data[1].label)
     with pytest.raises(SettingsError, match="no finite solution: look for atoms on one place"):
         GaussianProcess.fit(data)
+
+
+def test_labels_without_noise_of_a_small_molecule_do_not_break_the_choice_of_the_scales():
+    """λ is then far below the rounding errors of the normal equations, and what is left below those of their
+    difference: the fit ended in a LinAlgError, or with an amplitude of 1e-11 eV and no deviation off the data."""
+    data = systems.rattled(molecule("H2O"), 60, 0.06, seed=1)
+    process = GaussianProcess.fit(data[:40], ProcessOptions(molecules=False))
+    said = process.predict([x.frame for x in data[40:]], spread=True)
+    errors = said.forces - np.concatenate([x.label.forces for x in data[40:]])
+    assert abs(errors).mean() < 0.01
+    assert np.mean(abs(errors) < 1.645 * said.force_sd) > 0.85
+    assert process.shared.solution.amplitude > 0.1
