@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,7 @@ from aims_pax.models.diffusion.model_files import (
     load_denoiser,
     read_checkpoint,
 )
+from aims_pax.models.diffusion.short_relaxation import labels_or_none
 from aims_pax.models.diffusion.structure_guard import StructureGuard
 from aims_pax.models.diffusion.training_data import graphs_for, read_for_diffusion, split_held_out
 from aims_pax.models.diffusion.training_run import source_of
@@ -172,7 +173,7 @@ def _compare(
         histogram_panel("distances", "Pair distances", "distance (Å)", theirs, ours, png=True)
     )
     if potential is not None:
-        _energies(found, same, potential)
+        _energies(found, same, potential, content)
     pictures = [s.to_frame() for s in found.samples if guard.refusal(s) is None] or [
         s.to_frame() for s in found.samples
     ]
@@ -180,9 +181,18 @@ def _compare(
     found.panels.append(picture_panel(pictures, "samples", "Samples", png=True))
 
 
-def _energies(found: Inspection, same: list[AtomsGraph], potential: Potential) -> None:
-    theirs = [label.energy for label in potential.labels([g.to_frame() for g in same[:MOST_DATA]])]
-    ours = [label.energy for label in potential.labels([g.to_frame() for g in found.samples])]
+def _energies(found: Inspection, same: list[AtomsGraph], potential: Potential, content: ModelFolder) -> None:
+    """With the charge and spin of the training structures, without those on which the potential fails."""
+
+    def of(graphs: list[AtomsGraph]) -> list[float]:
+        frames = [replace(g.to_frame(), **content.data.extra) for g in graphs]
+        return [label.energy for label in labels_or_none(potential, frames) if label is not None]
+
+    theirs, ours = of(same[:MOST_DATA]), of(found.samples)
+    if failed := len(found.samples) - len(ours):
+        found.rows.append(("the potential fails on", f"{failed} of {len(found.samples)} samples"))
+    if not ours or not theirs:
+        return
     median = f"samples {np.median(ours):.3f}, data {np.median(theirs):.3f} eV"
     found.rows.append(("median energy", median))
     found.panels.append(
