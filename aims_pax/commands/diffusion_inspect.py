@@ -90,7 +90,8 @@ def inspect_diffusion(
     found = Inspection(rows=_rows(model, content, state))
     found.panels.append(loss_panel([tuple(line) for line in state["history"]], png=True))
     if n:
-        _compare(found, model, content, n, seed, Generating(steps=steps, stop=stop), potential)
+        how = Generating(steps=steps, stop=stop)
+        _compare(found, model, content, _data(folder, content), n, seed, how, potential)
     return found
 
 
@@ -139,12 +140,13 @@ def _compare(
     found: Inspection,
     model: Denoiser,
     content: ModelFolder,
+    data: tuple[list[AtomsGraph], list[AtomsGraph]],
     n: int,
     seed: int,
     how: Generating,
     potential: Potential | None,
 ) -> None:
-    train, held_out = _data(content)
+    train, held_out = data
     usual = Counter(tuple(g.x.tolist()) for g in train).most_common(1)[0][0]
     same = [g for g in train if tuple(g.x.tolist()) == usual]
     start = same[0]
@@ -200,9 +202,16 @@ def _energies(found: Inspection, same: list[AtomsGraph], potential: Potential, c
     )
 
 
-def _data(content: ModelFolder) -> tuple[list[AtomsGraph], list[AtomsGraph]]:
-    """(training, held out) graphs of the file that the model was trained on. Raises SettingsError if it has changed."""
+def _data(folder: Path, content: ModelFolder) -> tuple[list[AtomsGraph], list[AtomsGraph]]:
+    """(training, held out) graphs of the file that the model was trained on. Where that is gone, a file of its name in
+    the folder or above `logs/version_x` counts, too: projects are moved.
+
+    Raises SettingsError if it has changed.
+    """
     path = Path(str(content.source["file"]))
+    if not path.is_file():
+        beside = [place / path.name for place in (folder, *folder.resolve().parents[:2])]
+        path = next((p for p in beside if p.is_file()), path)
     if not path.is_file() or source_of(path)["digest"] != content.source["digest"]:
         raise SettingsError(
             f"{path}: the training data are gone or have changed; put them back, or use -n 0 for the losses alone"

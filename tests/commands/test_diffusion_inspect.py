@@ -34,6 +34,23 @@ def test_the_page_has_losses_distances_energies_and_pictures(tmp_path):
     assert len(inspect_diffusion(folder, 0).panels) == 1
 
 
+def test_a_project_may_be_moved(tmp_path):
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.mkdir()
+    (old / "a.xyz").write_text("".join(structure_text(f.to_atoms()) for f in trimers(100)))
+    folder = train_diffusion(old / "a.xyz", settings(log_dir=str(old / "logs")))
+    expected = inspect_diffusion(folder, 4, steps=4).rows
+    old.rename(new)
+    assert inspect_diffusion(new / "logs" / folder.name, 4, steps=4).rows == expected
+    (new / "a.xyz").rename(new / "logs" / folder.name / "a.xyz")
+    assert inspect_diffusion(new / "logs" / folder.name, 4, steps=4).rows == expected
+    (new / "a.xyz").write_text("other")
+    assert inspect_diffusion(new / "logs" / folder.name, 4, steps=4).rows == expected
+    (new / "logs" / folder.name / "a.xyz").unlink()
+    with pytest.raises(SettingsError, match=r"gone or have changed"):
+        inspect_diffusion(new / "logs" / folder.name, 4)
+
+
 class OfCations(LennardJones):
     """Fails on all structures but cations, and on every other one of these."""
 
