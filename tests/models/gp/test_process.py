@@ -6,7 +6,9 @@ from ase.build import molecule
 
 from aims_pax.errors import SettingsError
 from aims_pax.frames import Frame, LabelledFrame
-from aims_pax.models.gp.process import GaussianProcess, ProcessOptions, descriptor_for
+from aims_pax.models.gp import dense_process
+from aims_pax.models.gp.dense_process import _Observations
+from aims_pax.models.gp.process import GaussianProcess, ProcessOptions, descriptor_for, needs_featomic
 from tests.models.gp import systems
 
 pytest.importorskip("featomic")
@@ -217,3 +219,32 @@ def test_labels_without_noise_of_a_small_molecule_do_not_break_the_choice_of_the
     assert abs(errors).mean() < 0.01
     assert np.mean(abs(errors) < 1.645 * said.force_sd) > 0.85
     assert process.shared.solution.amplitude > 0.1
+
+
+def test_many_structures_of_a_small_molecule_are_fitted_with_few_large_factorisations(monkeypatch):
+    """Two hundred of all of them took a minute for 400 waters, and more than 5000 were refused with the advice to use
+    what was used."""
+    data, sizes, factor = systems.h2(np.linspace(0.95, 2.0, 60)), [], _Observations.factor
+    monkeypatch.setattr(dense_process, "SEARCHED", 20)
+
+    def counted(self, shape):
+        sizes.append(len(self.energies))
+        return factor(self, shape)
+
+    monkeypatch.setattr(_Observations, "factor", counted)
+    process = GaussianProcess.fit(data)
+    assert process.molecules
+    assert process.errors.force_mae < 1e-3
+    assert max(sizes) == 60
+    assert sorted(sizes)[-3] == 20, "once or, with more noise, twice"
+
+
+def test_more_structures_than_a_dense_process_can_have_share_the_other_one(monkeypatch):
+    data = systems.trimer(8)
+    monkeypatch.setattr("aims_pax.models.gp.process.MOST", 8 * 4)
+    assert GaussianProcess.fit(data).molecules
+    monkeypatch.setattr("aims_pax.models.gp.process.MOST", 8 * 4 - 1)
+    assert needs_featomic([x.frame for x in data])
+    process = GaussianProcess.fit(data)
+    assert process.shared is not None
+    assert not process.molecules
