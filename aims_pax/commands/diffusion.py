@@ -58,7 +58,8 @@ class SampleRequest:
 
     template: a file or a frame. properties: {name: value}, or pairs. potential: of relax and ff_guidance, a name, a
     path or `module:callable`. output: extended XYZ file, or None; overwrite: replace it. cell: 9 numbers, rows.
-    positions: a file, a frame or an array (N, 3) in Å, if the model generates elements only.
+    positions: a file, a frame or an array (N, 3) in Å, if the model generates elements only. atomic_numbers: of the
+    generated atoms, in place of a formula.
     """
 
     n: int = 12
@@ -85,6 +86,7 @@ class SampleRequest:
     checkpoint: str = ""
     output: Path | str | None = None
     overwrite: bool = False
+    atomic_numbers: Sequence[int] | None = None
 
 
 def train_diffusion(
@@ -198,6 +200,7 @@ def _start(model: Denoiser, content: ModelFolder, request: SampleRequest) -> tup
         content.data,
         n_atoms=request.n_atoms,
         formula=request.formula,
+        atomic_numbers=request.atomic_numbers,
         positions=where,
         cell=cell,
         pbc=(False, False, False) if request.non_periodic else None,

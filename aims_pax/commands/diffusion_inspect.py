@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,7 @@ from aims_pax.models.diffusion.model_files import (
     load_denoiser,
     read_checkpoint,
 )
+from aims_pax.models.diffusion.short_relaxation import labels_or_none
 from aims_pax.models.diffusion.structure_guard import StructureGuard
 from aims_pax.models.diffusion.training_data import graphs_for, read_for_diffusion, split_held_out
 from aims_pax.models.diffusion.training_run import source_of
@@ -89,7 +90,8 @@ def inspect_diffusion(
     found = Inspection(rows=_rows(model, content, state))
     found.panels.append(loss_panel([tuple(line) for line in state["history"]], png=True))
     if n:
-        _compare(found, model, content, n, seed, Generating(steps=steps, stop=stop), potential)
+        how = Generating(steps=steps, stop=stop)
+        _compare(found, model, content, _data(folder, content), n, seed, how, potential)
     return found
 
 
@@ -138,12 +140,13 @@ def _compare(
     found: Inspection,
     model: Denoiser,
     content: ModelFolder,
+    data: tuple[list[AtomsGraph], list[AtomsGraph]],
     n: int,
     seed: int,
     how: Generating,
     potential: Potential | None,
 ) -> None:
-    train, held_out = _data(content)
+    train, held_out = data
     usual = Counter(tuple(g.x.tolist()) for g in train).most_common(1)[0][0]
     same = [g for g in train if tuple(g.x.tolist()) == usual]
     start = same[0]
@@ -172,7 +175,7 @@ def _compare(
         histogram_panel("distances", "Pair distances", "distance (Å)", theirs, ours, png=True)
     )
     if potential is not None:
-        _energies(found, same, potential)
+        _energies(found, same, potential, content)
     pictures = [s.to_frame() for s in found.samples if guard.refusal(s) is None] or [
         s.to_frame() for s in found.samples
     ]
@@ -180,9 +183,18 @@ def _compare(
     found.panels.append(picture_panel(pictures, "samples", "Samples", png=True))
 
 
-def _energies(found: Inspection, same: list[AtomsGraph], potential: Potential) -> None:
-    theirs = [label.energy for label in potential.labels([g.to_frame() for g in same[:MOST_DATA]])]
-    ours = [label.energy for label in potential.labels([g.to_frame() for g in found.samples])]
+def _energies(found: Inspection, same: list[AtomsGraph], potential: Potential, content: ModelFolder) -> None:
+    """With the charge and spin of the training structures, without those on which the potential fails."""
+
+    def of(graphs: list[AtomsGraph]) -> list[float]:
+        frames = [replace(g.to_frame(), **content.data.extra) for g in graphs]
+        return [label.energy for label in labels_or_none(potential, frames) if label is not None]
+
+    theirs, ours = of(same[:MOST_DATA]), of(found.samples)
+    if failed := len(found.samples) - len(ours):
+        found.rows.append(("the potential fails on", f"{failed} of {len(found.samples)} samples"))
+    if not ours or not theirs:
+        return
     median = f"samples {np.median(ours):.3f}, data {np.median(theirs):.3f} eV"
     found.rows.append(("median energy", median))
     found.panels.append(
@@ -190,9 +202,16 @@ def _energies(found: Inspection, same: list[AtomsGraph], potential: Potential) -
     )
 
 
-def _data(content: ModelFolder) -> tuple[list[AtomsGraph], list[AtomsGraph]]:
-    """(training, held out) graphs of the file that the model was trained on. Raises SettingsError if it has changed."""
+def _data(folder: Path, content: ModelFolder) -> tuple[list[AtomsGraph], list[AtomsGraph]]:
+    """(training, held out) graphs of the file that the model was trained on. Where that is gone, a file of its name in
+    the folder or above `logs/version_x` counts, too: projects are moved.
+
+    Raises SettingsError if it has changed.
+    """
     path = Path(str(content.source["file"]))
+    if not path.is_file():
+        beside = [place / path.name for place in (folder, *folder.resolve().parents[:2])]
+        path = next((p for p in beside if p.is_file()), path)
     if not path.is_file() or source_of(path)["digest"] != content.source["digest"]:
         raise SettingsError(
             f"{path}: the training data are gone or have changed; put them back, or use -n 0 for the losses alone"

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ase.calculators.calculator import CalculatorError
 from numpy.typing import NDArray
 
 from aims_pax.dataset import read_extxyz
@@ -79,7 +81,7 @@ class SurrogatePotential:
             return True
         try:
             self.baseline.labels([labelled.frame])
-        except LabelError as error:
+        except (LabelError, CalculatorError) as error:
             log.warning(
                 "surrogate: structure %s is not learnt: the baseline fails: %s", labelled.id[:6], error
             )
@@ -117,8 +119,11 @@ class SurrogatePotential:
         return LabelsBound(self.process.labels, frames)
 
     def deviations(self, frames: Sequence[Frame]) -> Array:
-        """(F,) eV/Å, the largest standard deviation of a force component on an atom that can move."""
-        said = self.process.predict(frames, spread=True)
+        """(F,) eV/Å, the largest standard deviation of a force component on an atom that can move.
+
+        The baseline, which may fail on a structure, adds nothing to them and is not evaluated.
+        """
+        said = replace(self.process, baseline=None).predict(frames, spread=True)
         assert said.force_sd is not None
         parts = np.split(said.force_sd, np.cumsum([len(f) for f in frames])[:-1])
         free = (

@@ -66,6 +66,16 @@ def test_samples_have_the_template_the_formula_and_their_origin(folder, tmp_path
         assert atoms.info["energy" if "energy" in atoms.info else "seed"] in (-0.5, 42)
 
 
+def test_atomic_numbers_are_a_formula(folder):
+    by_formula, by_numbers = (
+        sample_diffusion(folder, request(folder, n=1, **keys))
+        for keys in ({}, {"formula": None, "atomic_numbers": [79, 46]})
+    )
+    assert by_formula == by_numbers
+    with pytest.raises(SettingsError, match="formula and atomic_numbers: give one of them"):
+        sample_diffusion(folder, request(folder, atomic_numbers=[79, 46]))
+
+
 def test_a_property_steers_and_others_are_refused(folder):
     _, content = load_diffusion(folder)
     about = content.architecture, content.data

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from ase.calculators.calculator import CalculationFailed
 
 from aims_pax.errors import Crashed, SettingsError
 from aims_pax.frames import Label, LabelledFrame
@@ -167,3 +168,21 @@ def test_it_is_ready_for_what_is_among_the_newest_labels_only(monkeypatch):
     monkeypatch.setattr("aims_pax.samplers.surrogate.NEWEST", len(TRIMERS))
     assert not surrogate.ready(H2.frame)
     assert surrogate.ready(OTHER.frame)
+
+
+class OnlyTheData:
+    """A baseline without energy and forces, which fails for all structures that are not given."""
+
+    def labels(self, frames):
+        if any(f.id not in {x.frame.id for x in DATA[:6]} for f in frames):
+            raise CalculationFailed("SCF not converged")
+        return [Label(0.0, np.zeros((len(f), 3))) for f in frames]
+
+
+def test_deviations_need_no_baseline_which_may_fail():
+    surrogate = SurrogatePotential(OnlyTheData(), DATA)
+    assert surrogate.ready(H2.frame)
+    moved = [x.frame.moved(x.frame.positions * 1.01) for x in DATA]
+    expected = SurrogatePotential(given=DATA[:6]).deviations(moved)
+    assert surrogate.deviations(moved) == pytest.approx(expected)
+    assert surrogate.process.frames == 6

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import logging
 import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +20,8 @@ from aims_pax.settings.gpr_input import GprSettings
 from aims_pax.structure_files.xsf import read_xsf
 from aims_pax.suggestions import nearest
 from aims_pax.surrogate_labels import refuse_surrogate_labels
+
+log = logging.getLogger(__name__)
 
 CLOSEST = 0.1  # Å: descriptors of atoms that are nearer have no finite derivatives
 
@@ -48,6 +51,17 @@ def _why_nothing_is_found(settings: GprSettings, pattern: str) -> str:
     there = any(Path(name).is_file() for name in glob.glob(str(beside)))
     hint = f"; there are some from {beside.parent}" if there else ""
     return f"no file is called {pattern} (paths are relative to this folder){hint}"
+
+
+def without_copies(data: Sequence[LabelledFrame]) -> list[LabelledFrame]:
+    """Each structure once, with a warning: a process that was trained on the copy of a structure has no leave-one-out
+    error of it, and deviations that are too small."""
+    found: dict[str, LabelledFrame] = {}
+    for one in data:
+        found.setdefault(one.frame.id, one)
+    if left_out := len(data) - len(found):
+        log.warning("train_file: %d of %d structures are copies of others and left out", left_out, len(data))
+    return list(found.values())
 
 
 def without_close_ones(data: Sequence[LabelledFrame], threshold: float) -> list[LabelledFrame]:

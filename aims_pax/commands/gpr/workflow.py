@@ -22,7 +22,7 @@ from aims_pax.commands.gpr.data_checks import (
     refuse_untrained,
     refuse_zero_forces,
 )
-from aims_pax.commands.gpr.input_files import read_structures_of, without_close_ones
+from aims_pax.commands.gpr.input_files import read_structures_of, without_close_ones, without_copies
 from aims_pax.commands.gpr.output_files import (
     FOLDERS,
     check_other_outputs,
@@ -86,6 +86,7 @@ def read_gpr(config: Path, folder: Path) -> GprInput:
     for key, data in (("train_file", train), ("test_file", test)):
         refuse_zero_forces(settings, key, data)
     refuse_contradictions(settings, train, test)
+    train = without_copies(train)
     if settings["filter"]:
         all_of_them = len(train)
         train = without_close_ones(train, settings["filter_threshold"])

@@ -25,13 +25,14 @@ from aims_pax.models.diffusion.atoms_graph import AtomsGraph, BatchedGraphs, bat
 from aims_pax.models.diffusion.denoiser import Architecture, Denoiser, Denoises
 from aims_pax.models.diffusion.noisers import Positions
 from aims_pax.models.diffusion.reverse_process import DEFAULT_SAMPLER, ReverseProcess
-from aims_pax.models.diffusion.short_relaxation import relax_a_little
+from aims_pax.models.diffusion.short_relaxation import labels_or_none, relax_a_little
 from aims_pax.models.diffusion.structure_guard import COVALENT, StructureGuard
 from aims_pax.models.diffusion.training_data import DataSummary, check_confinement
 from aims_pax.potential import Potential
 
 log = logging.getLogger(__name__)
 
+FAILED = "not calculated"  # the potential failed
 PUSH = 0.2  # Å, largest displacement of an atom by the guidance of a potential in one step
 
 
@@ -273,9 +274,10 @@ def generate(
         batch = sampled(
             model, [start] * min(n - len(made.graphs), allowed, how.batch_size), g, how, counts, types_given
         )
-        if how.relax:
-            batch = _relaxed(batch, how)
-        for graph in batch:
+        for graph in _relaxed(batch, how) if how.relax else batch:
+            if graph is None:
+                made.refused[FAILED] += 1
+                continue
             text = guard.refusal(graph)
             if text and (how.guarded or text.startswith("not finite")):
                 made.refused[text.partition(":")[0]] += 1
@@ -366,7 +368,11 @@ def _pushed(
             strict=True,
         )
     ]
-    forces = torch.from_numpy(np.concatenate([label.forces for label in how.potential.labels(frames)]))
+    labels = labels_or_none(how.potential, frames)
+    parts = [
+        np.zeros((len(f), 3)) if one is None else one.forces for f, one in zip(frames, labels, strict=True)
+    ]
+    forces = torch.from_numpy(np.concatenate(parts))
     weight = how.ff_guidance * (1 - model.schedule.time(sigma)) ** how.ff_zeta * sigma**2
     push = torch.nan_to_num(forces) * weight[batch.graph, None]
     size = push.norm(dim=1, keepdim=True).clamp_min(1e-12)
@@ -374,13 +380,16 @@ def _pushed(
     return push if model.positions is None else model.positions.projected(batch, push)
 
 
-def _relaxed(graphs: Sequence[AtomsGraph], how: Generating) -> list[AtomsGraph]:
-    """After a short relaxation; structures that are not finite stay as they are."""
+def _relaxed(graphs: Sequence[AtomsGraph], how: Generating) -> list[AtomsGraph | None]:
+    """After a short relaxation; structures that are not finite stay as they are. None where the potential fails."""
     assert how.potential is not None
     whole = [k for k, g in enumerate(graphs) if np.isfinite(g.pos).all() and abs(g.pos).max(initial=0) < 1e4]
     frames = relax_a_little([_charged(graphs[k], how) for k in whole], how.potential, how.relax, how.stop)
-    found = list(graphs)
+    found: list[AtomsGraph | None] = list(graphs)
     for k, frame in zip(whole, frames, strict=True):
+        if frame is None:
+            found[k] = None
+            continue
         pos: Array = np.where(graphs[k].fixed[:, None], graphs[k].pos, frame.positions)
         found[k] = replace(graphs[k], pos=pos)
     return found
@@ -394,7 +403,10 @@ def _charged(graph: AtomsGraph, how: Generating) -> Frame:
 def _too_forceful(graph: AtomsGraph, how: Generating) -> str | None:
     if how.max_force is None or how.potential is None:
         return None
-    force = how.potential.labels([_charged(graph, how)])[0].forces[~graph.fixed]
+    (label,) = labels_or_none(how.potential, [_charged(graph, how)])
+    if label is None:
+        return FAILED
+    force = label.forces[~graph.fixed]
     return None if np.linalg.norm(force, axis=1).max(initial=0.0) <= how.max_force else "forces"
 
 

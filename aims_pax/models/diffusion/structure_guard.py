@@ -9,6 +9,7 @@ leaves.
 | spread out  | without a cell, an atom is further from the centre than 1.3 times the largest distance in the data  |
 | outside     | a generated atom is not between the walls                                                           |
 | forces      | after a relaxation, a force is larger than the limit                                                |
+| not calculated | the potential of the relaxation, or of the limit of forces, fails on it                          |
 """
 
 from __future__ import annotations

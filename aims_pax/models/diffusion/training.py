@@ -7,6 +7,7 @@ learning rate follows the clock.
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 import time
@@ -152,11 +153,11 @@ class DiffusionTrainer:
             self.rate, self.waited = self.rate * self.settings.lr_factor, 0
 
     def state(self) -> dict[str, Any]:
-        """Everything that training depends on, as tensors and plain values."""
+        """Everything that training depends on, as tensors and plain values; further steps do not change them."""
         return {
             "weights": {k: v.clone() for k, v in self.denoiser.state_dict().items()},
             "average": {k: v.clone() for k, v in self.average.items()},
-            "optimiser": self.optimiser.state_dict(),
+            "optimiser": copy.deepcopy(self.optimiser.state_dict()),  # torch shares its tensors
             "counts": [self.epoch, self.step, self.waited, self.size],
             "numbers": [self.elapsed, self.best, self.rate],
             "history": [list(line) for line in self.history],

@@ -126,7 +126,8 @@ def _structures(path: Path) -> list[tuple[int, Atoms]]:
 
 
 def property_of(atoms: Atoms, name: str) -> float:
-    """A number of the whole structure: `info[name]`, `info[REF_name]`, or `get_name()` of a calculator.
+    """A number of the whole structure: `info[name]`, `info[REF_name]`, a result of the calculator, or else what
+    `atoms.get_name()` returns, as for `volume`.
 
     Raises SettingsError.
     """
@@ -136,6 +137,8 @@ def property_of(atoms: Atoms, name: str) -> float:
         for place, key in ((atoms.info, name), (calculated, name), (atoms.info, TAKEN + name))
         if place.get(key) is not None
     }
+    if not values and (got := _got(atoms, name)) is not None:
+        values = {f"get_{name}()": got}
     if not values:
         raise SettingsError(f"has no {name}; it has {', '.join(map(str, atoms.info)) or 'no properties'}")
     value = next(iter(values.values()))
@@ -151,6 +154,15 @@ def property_of(atoms: Atoms, name: str) -> float:
     if not math.isfinite(number):
         raise SettingsError(f"{name} is {number}, expected a finite number")
     return number
+
+
+def _got(atoms: Atoms, name: str) -> Any:
+    """What `atoms.get_name()` returns; None if there is no such method, or it fails (no calculator, no volume)."""
+    method = getattr(atoms, f"get_{name}", None)
+    try:
+        return None if method is None else method()
+    except Exception:  # ASE and calculators raise anything
+        return None
 
 
 def _agree(first: Any, *others: Any) -> bool:

@@ -34,6 +34,7 @@ SMALLEST_NOISE = 1e-6  # of forces against the amplitude
 EXTENDED = np.longdouble
 LARGEST = 20_000  # observations: 3 GB
 FIT_STEPS = 60
+SEARCHED = 150  # structures from which scale and noises are chosen: that takes two hundred factorisations
 
 
 @dataclass(frozen=True)
@@ -122,8 +123,12 @@ def fit_distances(
 
     check: called often; it may raise.
     """
-    found = [_by_evidence(frames, labels, power, check) for power in POWERS]
-    return with_errors(max(found, key=lambda p: p.evidence), labels)
+    some = sorted({int(k) for k in np.linspace(0, len(frames) - 1, min(len(frames), SEARCHED)).round()})
+    part = [frames[k] for k in some], [labels[k] for k in some]
+    found = max((_by_evidence(*part, power, check) for power in POWERS), key=lambda p: p.evidence)
+    if len(some) < len(frames):
+        found = _with_enough_noise(_Observations(frames, labels, found.shape), found.shape)
+    return with_errors(found, labels)
 
 
 def fit_dense(
@@ -309,7 +314,18 @@ def _by_evidence(
     grid = [np.log([spread * f, 1e-4, 1e-5]) for f in (0.3, 1.0, 3.0, 10.0)]
     best = min(grid, key=cost)
     found = optimize.minimize(cost, best, method="Nelder-Mead", options={"maxfev": FIT_STEPS}).x
-    return data.fitted(shape(found), mean)
+    return _with_enough_noise(data, shape(found))
+
+
+def _with_enough_noise(data: _Observations, shape: DenseShape) -> DenseProcess:
+    """The fit with these hyperparameters, the noises doubled until the covariance is positive definite to rounding."""
+    while True:
+        try:
+            return data.fitted(shape, float(data.energies.mean()))
+        except np.linalg.LinAlgError:
+            if shape.noise > 1:  # numbers that are not finite
+                raise
+            shape = replace(shape, noise=2 * shape.noise, energy_noise=2 * shape.energy_noise)
 
 
 def _same_size(directions: Sequence[Array]) -> Array:

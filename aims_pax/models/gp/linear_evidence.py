@@ -25,6 +25,7 @@ RATIOS = np.arange(-3.5, 0.01, 0.5)  # log10 of ρ
 TYPICAL_RATIO, RATIO_WIDTH = -2.0, 1.0  # log-normal prior of ρ: few energies do not determine it
 ROUNDS = 3  # of ρ and λ in turn
 DECADE = np.log(10.0)
+ROUNDING = 1e-11  # of y², in the sum of the squared residuals
 
 
 @dataclass
@@ -138,31 +139,46 @@ class _Problem:
 
     def best_lambda(self, log_ratio: float) -> tuple[float, float, float, Array, Array, Array]:
         """(evidence, log10 λ, s², g, V, Vᵀb) at the best λ, to 0.1 decades."""
-        matrix, b, yy = self.joined(log_ratio)
-        g, v = linalg.eigh(matrix, overwrite_a=True, check_finite=False, driver="evd")
-        g, b = np.maximum(g, 0), v.T @ b
-        n = max(self.n_forces + self.n_energies, 1)
+        g, v, b, yy = self.diagonal(log_ratio)
 
         def at(log_lambda: float) -> tuple[float, float, float]:
-            lam = 10.0**log_lambda
-            s2 = max((yy - float((b**2 / (g + lam)).sum())) / n, 1e-30)
-            return -0.5 * n * np.log(s2) - 0.5 * float(np.log1p(g / lam).sum()), log_lambda, s2
+            evidence, s2 = self.evidence(g, b, yy, 10.0**log_lambda)
+            return evidence, log_lambda, s2
 
         coarse = max(map(at, LAMBDAS))[1]
         evidence, log_lambda, s2 = max(map(at, coarse + np.arange(-0.4, 0.41, 0.1)))
         return evidence + self.prior(log_ratio), float(log_lambda), s2, g, v, b
 
+    def diagonal(self, log_ratio: float) -> tuple[Array, Array, Array, float]:
+        """(g, V, Vᵀb, y²) of the joined equations."""
+        matrix, b, yy = self.joined(log_ratio)
+        g, v = linalg.eigh(matrix, overwrite_a=True, check_finite=False, driver="evd")
+        return np.maximum(g, 0), v, v.T @ b, yy
+
+    def evidence(self, g: Array, b: Array, yy: float, lam: float) -> tuple[float, float]:
+        """(log evidence without the prior of ρ, s²) at λ."""
+        s2 = self.residual(yy, float((b**2 / (g + lam)).sum()))
+        n = self.n_forces + self.n_energies
+        return -0.5 * n * np.log(s2) - 0.5 * float(np.log1p(g / lam).sum()), s2
+
+    def residual(self, yy: float, explained: float) -> float:
+        """s²: without a floor at the rounding errors of the difference, λ would be chosen by them."""
+        return max(yy - explained, ROUNDING * yy, 1e-30) / max(self.n_forces + self.n_energies, 1)
+
     def best_ratio(self, log_lambda: float) -> float:
         """log10 ρ with the largest evidence at this λ."""
-        n = max(self.n_forces + self.n_energies, 1)
+        n, lam = self.n_forces + self.n_energies, 10.0**log_lambda
 
         def at(log_ratio: float) -> float:
             matrix, b, yy = self.joined(log_ratio)
-            lam = 10.0**log_lambda
             matrix[np.diag_indices_from(matrix)] += lam
-            factor = linalg.cholesky(matrix, lower=True, overwrite_a=True, check_finite=False)
+            try:
+                factor = linalg.cholesky(matrix, lower=True, overwrite_a=True, check_finite=False)
+            except np.linalg.LinAlgError:  # λ is less than the rounding errors of G; slower
+                g, _, b, yy = self.diagonal(log_ratio)
+                return self.evidence(g, b, yy, lam)[0] + self.prior(log_ratio)
             y = linalg.solve_triangular(factor, b, lower=True, check_finite=False)
-            s2 = max((yy - float(y @ y)) / n, 1e-30)
+            s2 = self.residual(yy, float(y @ y))
             logdet = 2 * float(np.log(factor.diagonal()).sum()) - len(b) * np.log(lam)
             return float(-0.5 * n * np.log(s2) - 0.5 * logdet + self.prior(log_ratio))
 

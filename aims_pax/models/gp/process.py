@@ -5,9 +5,10 @@
     process.errors.force_mae                                   # leave-one-out, without further labels
     process.labels(frames), process.bind(frames)               # it is a Potential
 
-Molecules of two to four atoms have a process of their own on distances; all other structures, of several compositions,
-molecules and cells, share the sum-of-atoms process on SOAP environments. The prior mean is an energy for each element
-that the data determine, and a baseline potential if one is given.
+Molecules of two to four atoms have a process of their own on distances, unless there are many (more than 500 of four
+atoms); all other structures, of several compositions, molecules and cells, share the sum-of-atoms process on SOAP
+environments. The prior mean is an energy for each element that the data determine, and a baseline potential if one is
+given.
 """
 
 from __future__ import annotations
@@ -29,7 +30,10 @@ from aims_pax.models.gp.sparse_process import ProcessPrediction, SparseProcess, 
 from aims_pax.potential import Bound, EvaluatedPotential, Evaluation, Potential
 
 SMALL = 4  # atoms of the largest molecule with a process of its own …
-ENOUGH = 3  # … which needs so many structures
+ENOUGH, MOST = (
+    3,
+    3500,
+)  # … which needs so many structures, and has so many observations at most: its cost grows fast
 BOND = 1.7  # Å: longer distances are not bonds of molecules of light elements
 FAR = 5.0  # Å
 SMALLEST_CUTOFF, WIDEST = 4.5, 0.6  # Å, of what is chosen when cutoff and width are None
@@ -276,9 +280,14 @@ def _groups(frames: Sequence[Frame], options: ProcessOptions) -> _Groups:
     small: dict[Atoms, list[int]] = {}
     for k, frame in enumerate(frames):
         small.setdefault(_small(frame) if options.molecules else (), []).append(k)
-    own = {atoms: ks for atoms, ks in small.items() if atoms and len(ks) >= ENOUGH}
+    own = {atoms: ks for atoms, ks in small.items() if atoms and _few(len(ks), len(atoms))}
     shared = sorted(k for atoms, ks in small.items() if atoms not in own for k in ks)
     return _Groups(shared, own)
+
+
+def _few(structures: int, atoms: int) -> bool:
+    """Whether so many molecules are enough, and have few enough energies and internal forces, for a dense process."""
+    return structures >= ENOUGH and structures * (1 + max(3 * atoms - 6, 1)) <= MOST
 
 
 def _small(frame: Frame) -> Atoms:

@@ -1,8 +1,8 @@
 """Augmentation: perturbed copies of labelled structures, labelled by a Gaussian process where it is known to be right.
 
-A copy is refused when a force or its energy is uncertain, or when two atoms come closer than atoms do in the data.
-Whether the process is good enough for any copy is for the caller to decide, from its leave-one-out errors. The labels
-are not those of a reference: `surrogate:<hash of the process>` is in the origin of every copy.
+A copy is refused when a force or its energy is uncertain, when two atoms come closer than atoms do in the data, or when
+no atom can move. Whether the process is good enough for any copy is for the caller to decide, from its leave-one-out
+errors. The labels are not those of a reference: `surrogate:<hash of the process>` is in the origin of every copy.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from aims_pax.surrogate_labels import BY, PROVENANCE
 
 UNSURE, UNSURE_ENERGY, CLOSE = "uncertain force", "uncertain energy", "atoms too close"
 UNLEARNABLE = "the baseline fails"
+STILL = "no atom can move"  # one atom alone, or all fixed: the copy is its parent
 AT_ONCE = 20
 
 
@@ -84,8 +85,10 @@ def make_copies(
             check()
             several = range(start, min(start + AT_ONCE, limits.copies))
             frames = [_moved(parent.frame, limits, n) for n in several]
-            apart = [f for f in frames if closest_atoms([f]) >= limits.separation * closest]
-            refused[CLOSE] += len(frames) - len(apart)
+            moved = [f for f in frames if (f.positions != parent.frame.positions).any()]
+            refused[STILL] += len(frames) - len(moved)
+            apart = [f for f in moved if closest_atoms([f]) >= limits.separation * closest]
+            refused[CLOSE] += len(moved) - len(apart)
             usable = learnable(apart)
             refused[UNLEARNABLE] += len(apart) - len(usable)
             if not usable:

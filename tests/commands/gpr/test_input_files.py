@@ -8,7 +8,13 @@ import pytest
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from aims_pax.commands.gpr.input_files import _by_ase, _checked, _in_order, without_close_ones
+from aims_pax.commands.gpr.input_files import (
+    _by_ase,
+    _checked,
+    _in_order,
+    without_close_ones,
+    without_copies,
+)
 from aims_pax.errors import SettingsError
 from aims_pax.frames import Frame, Label, LabelledFrame
 from tests.models.gp import systems
@@ -23,6 +29,15 @@ def test_structures_closer_than_the_threshold_to_an_earlier_one_are_left_out():
     data = systems.h2(np.array([1.0, 1.01, 1.5, 1.001]))
     assert [x.id for x in without_close_ones(data, 0.1)] == [data[0].id, data[2].id]
     assert len(without_close_ones(data, 0.0)) == 4
+
+
+def test_of_copies_the_first_is_left_with_a_warning(caplog):
+    data = systems.h2(np.array([1.0, 1.5, 1.2]))
+    assert without_copies([*data, data[1], data[0]]) == data
+    assert "2 of 5 structures are copies of others and left out" in caplog.text
+    caplog.clear()
+    assert without_copies(data) == data
+    assert not caplog.text
 
 
 def test_structures_of_another_cell_are_never_too_close():

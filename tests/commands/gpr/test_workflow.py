@@ -421,6 +421,20 @@ def test_a_test_set_that_was_learnt_is_pointed_out(go):
     assert "7 of 7 structures are also in train_file" in go("Train_file train/*.xsf\nTest_file train/*.xsf\n")
 
 
+def test_files_that_are_given_twice_do_not_make_the_leave_one_out_errors_smaller(go):
+    def leave_one_out(said):
+        return next(
+            line.partition("leave-one-out")[2].split(" · ")[0] for line in said.splitlines() if "MAE" in line
+        )
+
+    once = leave_one_out(go("Train_file train/*.xsf\n"))
+    for path in list(Path("train").iterdir()):
+        Path("train", f"again_{path.name}").write_bytes(path.read_bytes())
+    said = go("Train_file train/*.xsf\n")
+    assert "7 of 14 structures are copies of others and left out" in said
+    assert leave_one_out(said) == once
+
+
 def test_one_structure_has_no_leave_one_out_error(go):
     for descriptor in ("", "Descriptor cart\n"):
         said = go("Train_file train/file_00003.xsf\n" + descriptor)

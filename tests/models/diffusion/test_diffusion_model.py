@@ -53,6 +53,17 @@ def test_a_stopped_visit_changes_nothing_and_another_architecture_is_refused():
         model(feature_size=16).load_member(0, made.member_arrays(0))
 
 
+def test_a_visit_that_is_stopped_after_some_steps_changes_nothing_either():
+    made = model()
+    made.train(DATA, 1)
+    before, calls = made.arrays(), iter(range(9))
+    with pytest.raises(Abandoned):
+        made.train(DATA, 2, stop=lambda: next(calls) == 3)
+    assert next(calls) == 4
+    after = made.arrays()
+    assert all(np.array_equal(before[k], v, equal_nan=v.dtype.kind == "f") for k, v in after.items())
+
+
 def test_it_gives_a_sampler_and_saves_plain_values(tmp_path):
     made = model()
     made.train(DATA, 1)

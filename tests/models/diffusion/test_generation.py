@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from aims_pax.errors import SettingsError
+from aims_pax.errors import LabelError, SettingsError
 from aims_pax.models.diffusion.generation import (
     Generating,
     GenerationFailed,
@@ -144,6 +144,27 @@ def test_a_short_relaxation_lowers_energies_and_needs_a_potential():
     forced = Generating(steps=4, guarded=False, max_force=1e-9, potential=lj, retries=0)
     with pytest.raises(GenerationFailed, match="forces 2"):
         generate(model, data, begin, 2, ("a",), forced)
+
+
+class Flaky(LennardJones):
+    """Fails on every other structure, which it knows again by its numbers."""
+
+    def labels(self, frames):
+        if any(int(f.id, 16) % 2 for f in frames):
+            raise LabelError("SCF not converged")
+        return super().labels(frames)
+
+
+@pytest.mark.parametrize("keys", [{"relax": 1}, {"max_force": 1e6}])
+def test_structures_that_the_potential_fails_on_are_refused_and_made_again(keys):
+    model, data, _ = trained("trimers")
+    begin, _ = start("trimers", formula="Ar3")
+    how = Generating(steps=4, guarded=False, potential=Flaky(), retries=9, **keys)
+    made = generate(model, data, begin, 6, ("a",), how)
+    assert len(made.graphs) == 6
+    assert made.refused["not calculated"] > 0
+    pushed = Generating(steps=4, guarded=False, ff_guidance=1.0, potential=Flaky())
+    assert len(generate(model, data, begin, 6, ("a",), pushed).graphs) == 6
 
 
 def test_a_formula_is_read():

@@ -1,7 +1,10 @@
 """A few steps downhill, for many structures."""
 
 import numpy as np
+import pytest
+from ase.calculators.calculator import CalculationFailed
 
+from aims_pax.errors import LabelError
 from aims_pax.frames import Frame
 from aims_pax.models.diffusion.short_relaxation import STEP, relax_a_little
 from tests.md.potentials import LennardJones
@@ -23,3 +26,23 @@ def test_energies_fall_fixed_atoms_stay_and_no_step_is_long():
         assert (new.positions[0] == old.positions[0]).all()
     assert abs(after[-1].positions - frames[-1].positions).max() <= 30 * STEP + 1e-9
     assert relax_a_little(frames, potential, 0) == frames
+
+
+class Picky(LennardJones):
+    """Fails, for a whole batch, on structures whose first two atoms are near."""
+
+    def __init__(self, error):
+        super().__init__()
+        self.error = error
+
+    def labels(self, frames):
+        if any(np.linalg.norm(f.positions[1] - f.positions[0]) < 3.0 for f in frames):
+            raise self.error("SCF not converged")
+        return super().labels(frames)
+
+
+@pytest.mark.parametrize("error", [LabelError, CalculationFailed])
+def test_a_structure_that_the_potential_fails_on_stops_no_other(error):
+    apart, near = (Frame([18, 18], [[0, 0, 0], [d, 0, 0]]) for d in (3.7, 2.0))
+    found = relax_a_little([near, apart, near], Picky(error), 3)
+    assert found == [None, relax_a_little([apart], LennardJones(), 3)[0], None]

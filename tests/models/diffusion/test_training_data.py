@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from ase.build import bulk
+from ase.calculators.singlepoint import SinglePointCalculator
 
 from aims_pax.errors import SettingsError
 from aims_pax.frames import Frame
@@ -13,6 +15,7 @@ from aims_pax.models.diffusion.training_data import (
     check_number,
     graphs_for,
     noisers_for,
+    property_of,
     read_for_diffusion,
     split_held_out,
     summarise,
@@ -224,3 +227,17 @@ def test_a_left_handed_cell_is_not_turned_upside_down():
     frame = Frame([13, 13], [[0, 0, 0], [1, 1, 2]], [[0, 4, 0], [4, 0, 0], [0, 0, 12]], [True, True, False])
     with pytest.raises(SettingsError, match=r"structure 1 .*left-handed"):
         graphs([frame], canonical_cell=True, confinement=(-1, 4))
+
+
+def test_a_property_is_also_what_a_method_of_the_structure_returns():
+    atoms = bulk("Cu", a=3.6)
+    assert property_of(atoms, "volume") == pytest.approx(3.6**3 / 4)
+    atoms.info["volume"] = 7.0
+    assert property_of(atoms, "volume") == 7.0, "what is written comes first"
+    for name in ("potential_energy", "nothing"):  # no calculator, no such method
+        with pytest.raises(SettingsError, match=f"has no {name}"):
+            property_of(atoms, name)
+    atoms.calc = SinglePointCalculator(atoms, energy=-3.5)
+    assert property_of(atoms, "potential_energy") == -3.5
+    with pytest.raises(SettingsError, match="expected one number"):
+        property_of(atoms, "positions")

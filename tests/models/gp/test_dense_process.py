@@ -54,3 +54,14 @@ def test_too_many_observations_are_refused(monkeypatch):
     data = systems.cu13(2)
     with pytest.raises(SettingsError, match="at most 5"):
         fit_dense([x.frame for x in data], [x.label for x in data], DenseShape(CARTESIAN, 1.0, 1e-3, 1e-3))
+
+
+def test_noise_is_raised_until_the_covariance_can_be_factorised():
+    data = systems.h2(np.linspace(1.0, 1.001, 30))
+    frames, labels = [x.frame for x in data], [x.label for x in data]
+    shape = DenseShape(1, 50.0, 1e-12, 1e-12)
+    observations = dense_process._Observations(frames, labels, shape)
+    with pytest.raises(np.linalg.LinAlgError):
+        observations.fitted(shape, -1.0)
+    process = dense_process._with_enough_noise(observations, shape)
+    assert 1e-12 < process.shape.noise == process.shape.energy_noise < 1e-4

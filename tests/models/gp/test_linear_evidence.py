@@ -38,3 +38,18 @@ def test_the_centre_of_the_rows_changes_nothing():
         s = solve_by_evidence(sums)
         found.append(rows @ s.weights + counts @ s.constants)
     assert found[0] == pytest.approx(found[1], abs=1e-6)
+
+
+def test_residuals_below_the_rounding_errors_do_not_choose_the_noise():
+    """Labels that the features explain exactly, energies much larger than forces."""
+    rng = np.random.default_rng(3)
+    m, weights = 40, np.ones(40)
+    few = rng.normal(size=(12, m)) * 10.0 ** rng.uniform(-4, 0, (12, 1))  # rows depend on each other
+    sums = NormalEquations(m, 1, np.zeros((1, m)))
+    rows = rng.normal(size=(300, 12)) @ few
+    sums.add_forces(rows, rows @ weights, 300)
+    rows = 100 * rng.normal(size=(100, 12)) @ few
+    sums.add_energies(rows, rows @ weights, np.full((100, 1), 3.0))
+    solution = solve_by_evidence(sums)
+    assert solution.amplitude > 0.1
+    assert rows @ solution.weights + 3 * solution.constants[0] == pytest.approx(rows @ weights, abs=1e-3)

@@ -2,10 +2,13 @@
 
 import numpy as np
 import pytest
+from ase.build import molecule
 
 from aims_pax.errors import SettingsError
 from aims_pax.frames import Frame, LabelledFrame
-from aims_pax.models.gp.process import GaussianProcess, ProcessOptions, descriptor_for
+from aims_pax.models.gp import dense_process
+from aims_pax.models.gp.dense_process import _Observations
+from aims_pax.models.gp.process import GaussianProcess, ProcessOptions, descriptor_for, needs_featomic
 from tests.models.gp import systems
 
 pytest.importorskip("featomic")
@@ -204,3 +207,44 @@ def test_atoms_on_one_place_have_no_process():
     data[1] = LabelledFrame(data[1].frame.moved(positions), data[1].label)
     with pytest.raises(SettingsError, match="no finite solution: look for atoms on one place"):
         GaussianProcess.fit(data)
+
+
+def test_labels_without_noise_of_a_small_molecule_do_not_break_the_choice_of_the_scales():
+    """λ is then far below the rounding errors of the normal equations, and what is left below those of their
+    difference: the fit ended in a LinAlgError, or with an amplitude of 1e-11 eV and no deviation off the data."""
+    data = systems.rattled(molecule("H2O"), 60, 0.06, seed=1)
+    process = GaussianProcess.fit(data[:40], ProcessOptions(molecules=False))
+    said = process.predict([x.frame for x in data[40:]], spread=True)
+    errors = said.forces - np.concatenate([x.label.forces for x in data[40:]])
+    assert abs(errors).mean() < 0.01
+    assert np.mean(abs(errors) < 1.645 * said.force_sd) > 0.85
+    assert process.shared.solution.amplitude > 0.1
+
+
+def test_many_structures_of_a_small_molecule_are_fitted_with_few_large_factorisations(monkeypatch):
+    """Two hundred of all of them took a minute for 400 waters, and more than 5000 were refused with the advice to use
+    what was used."""
+    data, sizes, factor = systems.h2(np.linspace(0.95, 2.0, 60)), [], _Observations.factor
+    monkeypatch.setattr(dense_process, "SEARCHED", 20)
+
+    def counted(self, shape):
+        sizes.append(len(self.energies))
+        return factor(self, shape)
+
+    monkeypatch.setattr(_Observations, "factor", counted)
+    process = GaussianProcess.fit(data)
+    assert process.molecules
+    assert process.errors.force_mae < 1e-3
+    assert max(sizes) == 60
+    assert sorted(sizes)[-3] == 20, "once or, with more noise, twice"
+
+
+def test_more_structures_than_a_dense_process_can_have_share_the_other_one(monkeypatch):
+    data = systems.trimer(8)
+    monkeypatch.setattr("aims_pax.models.gp.process.MOST", 8 * 4)
+    assert GaussianProcess.fit(data).molecules
+    monkeypatch.setattr("aims_pax.models.gp.process.MOST", 8 * 4 - 1)
+    assert needs_featomic([x.frame for x in data])
+    process = GaussianProcess.fit(data)
+    assert process.shared is not None
+    assert not process.molecules

@@ -43,6 +43,16 @@ def test_copies_are_refused_and_counted(process):
     assert unsure.refused["uncertain energy"] > 0
 
 
+def test_what_cannot_move_has_no_copies(process):
+    held = [
+        LabelledFrame(Frame(x.frame.numbers, x.frame.positions, fixed=[True, True]), x.label)
+        for x in DATA[:2]
+    ]
+    made = make_copies(process, "abc", [*held, DATA[2]], CopyLimits(0.01, 5))
+    assert made.refused["no atom can move"] == 10
+    assert set(made.parents) == {2}
+
+
 def test_the_same_seed_gives_the_same_copies_in_batches_of_any_size(process, monkeypatch):
     one = make_copies(process, "abc", DATA, CopyLimits(0.05, 10))
     monkeypatch.setattr(surrogate_copies, "AT_ONCE", 3)
