@@ -13,7 +13,7 @@ from aims_pax.report.cost_summary import IDLE, errors, wall_seconds
 from aims_pax.report.formatting import DOING, STAGES, compact, duration, milli, plural
 from aims_pax.report.label_counts import ACTIVE, by_stage
 from aims_pax.report.load_run import load_run
-from aims_pax.report.run_record import RunRecord, StageRecord
+from aims_pax.report.run_record import RunRecord, StageRecord, current_stage
 from aims_pax.report.run_verdict import run_verdict
 from aims_pax.report.seen_files import SeenFiles
 from aims_pax.report.time_left import Limit, rounded_seconds, time_left
@@ -40,7 +40,7 @@ def status(folder: Path, seen: SeenFiles | None = None) -> dict[str, Any]:
     now = time.time()
     working = bool(run.holder)
     stages = [s for s in run.stages if s.name.partition("-")[0] in KNOWN]
-    stage = stages[-1] if stages else None
+    stage = current_stage(stages)
     heard = max(run.heard, _modified(folder / "restart" / "lock") if working else 0.0)
     spent = math.nan if stage is None else _at_work(run, stage, folder, now if working else stage.heard)
     limit, left = ("", math.nan)
