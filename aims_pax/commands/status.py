@@ -142,12 +142,17 @@ def _reason(run: RunRecord) -> str:
     said = _last_line(run)
     if "everything is saved" in said:
         return said
-    ended = run.stages and run.stages[-1].stopped
+    last = current_stage(run.stages)
+    ended = last is not None and last.stopped
     if run.unfinished_start:
         return "the process was killed or its machine went down while it started; run the same command again"
     if run.state == "killed":
         return "the process was killed or its machine went down; run the same command to continue"
-    return "" if ended else "the process ended for an unknown reason; run the same command to continue"
+    if ended:
+        return ""
+    if said.startswith("done: "):  # a command that only labels: aims-PAX-recalc, aims-PAX-atomic-energies
+        return said.removesuffix("; for mace.yaml:")
+    return "the process ended for an unknown reason; run the same command to continue"
 
 
 def _last_line(run: RunRecord) -> str:
