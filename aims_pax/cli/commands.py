@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable
@@ -40,7 +41,7 @@ def init(
             print(f"written: {path}")
         for place in edit:
             print(f"to edit: {place}")
-        where = "" if folder == HERE else f"cd {folder} && "
+        where = "" if folder == HERE else f"cd {shlex.quote(str(folder))} && "
         print(f"then: {where}aims-PAX check")
 
     exit_on_error(go)

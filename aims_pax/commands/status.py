@@ -13,7 +13,7 @@ from aims_pax.report.cost_summary import IDLE, errors, wall_seconds
 from aims_pax.report.formatting import DOING, STAGES, compact, duration, milli, plural
 from aims_pax.report.label_counts import ACTIVE, by_stage
 from aims_pax.report.load_run import load_run
-from aims_pax.report.run_record import RunRecord, StageRecord
+from aims_pax.report.run_record import RunRecord, StageRecord, current_stage
 from aims_pax.report.run_verdict import run_verdict
 from aims_pax.report.seen_files import SeenFiles
 from aims_pax.report.time_left import Limit, rounded_seconds, time_left
@@ -40,7 +40,7 @@ def status(folder: Path, seen: SeenFiles | None = None) -> dict[str, Any]:
     now = time.time()
     working = bool(run.holder)
     stages = [s for s in run.stages if s.name.partition("-")[0] in KNOWN]
-    stage = stages[-1] if stages else None
+    stage = current_stage(stages)
     heard = max(run.heard, _modified(folder / "restart" / "lock") if working else 0.0)
     spent = math.nan if stage is None else _at_work(run, stage, folder, now if working else stage.heard)
     limit, left = ("", math.nan)
@@ -142,12 +142,17 @@ def _reason(run: RunRecord) -> str:
     said = _last_line(run)
     if "everything is saved" in said:
         return said
-    ended = run.stages and run.stages[-1].stopped
+    last = current_stage(run.stages)
+    ended = last is not None and last.stopped
     if run.unfinished_start:
         return "the process was killed or its machine went down while it started; run the same command again"
     if run.state == "killed":
         return "the process was killed or its machine went down; run the same command to continue"
-    return "" if ended else "the process ended for an unknown reason; run the same command to continue"
+    if ended:
+        return ""
+    if said.startswith("done: "):  # a command that only labels: aims-PAX-recalc, aims-PAX-atomic-energies
+        return said.removesuffix("; for mace.yaml:")
+    return "the process ended for an unknown reason; run the same command to continue"
 
 
 def _last_line(run: RunRecord) -> str:

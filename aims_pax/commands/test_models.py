@@ -74,7 +74,8 @@ def _kind(models: Sequence[Path]) -> ModelKind:
     """The kind of all models. Raises SettingsError when a file is missing or the kinds differ."""
     for path in models:
         if not path.is_file():
-            raise SettingsError(f"{path}: {no_such(path)}; expected a model file")
+            what = f"a folder; its models are {path}/*.model" if path.is_dir() else no_such(path)
+            raise SettingsError(f"{path}: {what}; expected a model file")
     kinds = {kind.title: kind for kind in map(kind_of_file, models)}
     if len(kinds) > 1:
         raise SettingsError(

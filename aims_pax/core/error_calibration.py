@@ -188,7 +188,7 @@ def _regression(design: Array, y: Array, weights: Array) -> tuple[Array, Array, 
     precision = np.diag([1e-6, 1 / SLOPE_SD**2, 1 / SELECTION_SD**2])
     wanted = precision @ np.array([0.0, SLOPE, 0.0])
     chosen, total = design[:, 2] > 0, float(weights.sum())
-    kept = (
+    freedom = (
         1 - min(2.0, 0.3 * total) / total
     )  # share of the degrees of freedom; the priors take part of the others
     wide, narrow, shown = SCATTER, NARROWER * SCATTER, y
@@ -201,15 +201,15 @@ def _regression(design: Array, y: Array, weights: Array) -> tuple[Array, Array, 
         width = 1.4826 * float(np.median(np.abs(residual))) + 0.1
         residual = np.clip(residual, -SUSPECT * width, SUSPECT * width) * scatter
         shown = design @ values + residual
-        wide = _scatter(residual[chosen], weights[chosen], kept, SCATTER, SCATTER_WEIGHT)
-        narrow = _scatter(residual[~chosen], weights[~chosen], kept, NARROWER * wide, NARROWER_WEIGHT)
+        wide = _scatter(residual[chosen], weights[chosen], freedom, SCATTER, SCATTER_WEIGHT)
+        narrow = _scatter(residual[~chosen], weights[~chosen], freedom, NARROWER * wide, NARROWER_WEIGHT)
     return values, np.asarray(np.linalg.inv(normal), np.float64), (wide, narrow)
 
 
-def _scatter(residual: Array, weights: Array, kept: float, prior: float, worth: float) -> float:
+def _scatter(residual: Array, weights: Array, freedom: float, prior: float, worth: float) -> float:
     """Standard deviation of weighted residuals, with a prior value that is worth some pairs."""
     squares = float(weights @ residual**2) + worth * prior**2
-    return max(math.sqrt(squares / (kept * float(weights.sum()) + worth)), 0.02)
+    return max(math.sqrt(squares / (freedom * float(weights.sum()) + worth)), 0.02)
 
 
 def _bound_quantile(residual: Array, weights: Array, confidence: float) -> float:

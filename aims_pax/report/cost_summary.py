@@ -14,7 +14,7 @@ from aims_pax.report.accuracy import by_system, held_out
 from aims_pax.report.calibration import atomic_errors, calibrate
 from aims_pax.report.forecast import PARTS, comparison_rows
 from aims_pax.report.formatting import DOING, STAGES, compact, duration, format_number, milli, plural
-from aims_pax.report.run_record import Epoch, RunRecord
+from aims_pax.report.run_record import Epoch, RunRecord, current_stage
 from aims_pax.report.run_verdict import run_verdict
 from aims_pax.schedulers.base import TASKS, Scheduler, option_number
 from aims_pax.schedulers.registry import known_schedulers
@@ -25,7 +25,7 @@ IDLE = {"paused": "paused", "stopped": "stopped in between"}  # spans that are n
 def story(run: RunRecord) -> str:
     """One line: systems, current stage, status of the trajectories."""
     systems = ", ".join(run.geometries[:6]) + (" …" if len(run.geometries) > 6 else "")
-    last = run.stages[-1] if run.stages else None
+    last = current_stage(run.stages)
     parts = [plural(len(run.geometries), "system") + (f": {systems}" if systems else "")]
     if last is not None:
         name = STAGES.get(last.name, last.name)

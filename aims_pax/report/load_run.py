@@ -35,6 +35,7 @@ from aims_pax.report.run_record import (
     RunRecord,
     StageRecord,
     TrajectoryRecord,
+    current_stage,
 )
 from aims_pax.report.seen_files import SeenFiles
 from aims_pax.report.tolerant_readers import (
@@ -180,13 +181,14 @@ def state_of(
 ) -> str:
     """finished | starting | running | killed | stopped.
 
-    finished: models were delivered and the last stage has ended. If a process holds the lock: running, or starting if
-    it has not written anything yet. Otherwise: killed if a lock was left behind (a clean end removes it), else stopped.
+    finished: models were delivered and the current stage has ended. If a process holds the lock: running, or starting
+    if it has not written anything yet. Otherwise: killed if a lock was left behind (a clean end removes it), else
+    stopped.
     started: whether the process has written anything. converges: the last stage is convergence, not active learning.
     """
-    last = [s for s in stages if s.name in ORDER][-1:]
+    last = current_stage([s for s in stages if s.name in ORDER])
     ends = ("converge",) if converges else ("explore", "converge")
-    if last and last[0].stopped and results and last[0].name in ends:
+    if last is not None and last.stopped and results and last.name in ends:
         return "finished"
     if holder:
         return "running" if started else "starting"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -170,6 +171,13 @@ class CopiesUsed:
     process: str
     refused: dict[str, int]
     reason: str = ""
+
+
+def current_stage(stages: Sequence[StageRecord]) -> StageRecord | None:
+    """The last stage; after the end of the run, an earlier one that a raised limit has begun again. None: none yet."""
+    last = stages[-1] if stages else None
+    again = (s for s in stages if last is not None and s.stopped is None and s.heard > last.heard)
+    return next(again, last)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from aims_pax.core.rules import BELIEVED
 from aims_pax.report.accuracy import by_system, energy_mae_with_error, force_mae_with_error, held_out
 from aims_pax.report.formatting import STAGES, STATES, milli, milli_with_error, plural
-from aims_pax.report.run_record import RunRecord
+from aims_pax.report.run_record import RunRecord, current_stage
 from aims_pax.report.target_error import TargetVerdict, target_verdict, what_labels_bring
 
 NEXT = {  # beginning of the reason that ended active learning → what to change to continue
@@ -145,7 +145,7 @@ def _next(run: RunRecord) -> str:
 
 
 def _unfinished(run: RunRecord) -> str:
-    last = run.stages[-1] if run.stages else None
+    last = current_stage(run.stages)
     name = "" if last is None else STAGES.get(last.name, last.name)
     if run.state in ("running", "starting"):
         return f"Not finished yet: {name or STATES[run.state]}."

@@ -406,6 +406,14 @@ def _no_reference(parts: Parts) -> Iterator[Finding]:
         yield PROJECT, ("MISC", "check_given_data"), f"{because}: set 0, or remove it"
 
 
+def _more_tests_than_labels(parts: Parts) -> Iterator[Finding]:
+    """Labels of test structures count in the budget, and are drawn even when it is spent."""
+    s = parts.active
+    if s is not None and 0 < s.max_labels < s.n_test:
+        text = f"{s.n_test} test structures, but max_labels is {s.max_labels:g}: they count in it, and none is left to "
+        yield PROJECT, (ACTIVE, "n_test"), f"{text}learn; take fewer, or raise max_labels"
+
+
 def _no_exploration(parts: Parts) -> Iterator[Finding]:
     """ACTIVE_LEARNING.max_labels: 0."""
     s = parts.active
@@ -427,6 +435,7 @@ ERRORS: tuple[Rule, ...] = (
     _mandatory,
     _no_reference,
     _no_exploration,
+    _more_tests_than_labels,
     _same_in_both,
     _one_beginning,
     _targets,

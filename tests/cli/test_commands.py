@@ -1,6 +1,7 @@
 """The subcommands as a user meets them."""
 
 import json
+import shlex
 import signal
 import subprocess
 import sys
@@ -34,6 +35,12 @@ def test_check_tells_all_mistakes_at_once_and_exits_with_2(tmp_path):
     assert done.stdout == ""
     for word in ("timestep", "num_trajectories", "TRAINING.lr", "aimsPAX.yaml:", "mace.yaml:"):
         assert word in done.stderr
+
+
+def test_the_command_after_init_can_be_pasted_whatever_the_folder_is_called(tmp_path):
+    done = command("init", "laptop", "my möl; ecule", folder=tmp_path)
+    hint = done.stdout.splitlines()[-1].removeprefix("then: ")
+    assert shlex.split(hint) == ["cd", "my möl; ecule", "&&", "aims-PAX", "check"]
 
 
 def test_a_strangers_path_to_the_start(tmp_path):

@@ -130,6 +130,15 @@ def test_why_a_run_ended(tmp_path):
     assert status(folder)["reason"] == ""
 
 
+@pytest.mark.parametrize("what", ["9 structures in new.xyz", "atomic_energies.yaml"])
+def test_a_command_that_only_labels_has_ended_for_a_known_reason(tmp_path, what):
+    folder = made_up(tmp_path)
+    (folder / "logs").mkdir()
+    more = "; for mace.yaml:" if what.endswith(".yaml") else ""
+    (folder / "logs" / "recalculate.log").write_text(f"2026-01-01 00:00:00 · done: {what}{more}\n")
+    assert status(folder)["reason"] == f"done: {what}"
+
+
 def test_pauses_and_the_time_between_two_processes_are_no_time_of_a_stage(tmp_path):
     t = time.time() - 100
     pause = {

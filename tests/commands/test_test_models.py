@@ -123,6 +123,7 @@ def test_wrong_use_is_told(trained, tmp_path):
         (([models[0]], tmp_path / "no.xyz", tmp_path / "t.npz"), {}, r"no\.xyz: no such file"),
         (([models[0]], models[1], tmp_path / "t.npz"), {}, "the dataset is the last argument"),
         (([tmp_path / "no.model"], data, tmp_path / "t.npz"), {}, r"no\.model: no such file"),
+        (([trained / "results"], data, tmp_path / "t.npz"), {}, r"results: a folder; .*results/\*\.model"),
         (([models[0]], data, tmp_path / "t.csv"), {}, "npz"),
         (([models[0]], data, tmp_path / "t.npz"), {"dtype": "float16"}, "float32 or float64"),
     ]:

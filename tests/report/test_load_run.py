@@ -169,6 +169,28 @@ def test_what_a_live_run_waits_for_is_pending(folder):
     assert run.trajectories[1].status == "waiting"
 
 
+def test_a_run_that_a_raised_limit_continues_after_its_end_is_not_finished(folder):
+    """The snapshot of convergence is that of the earlier end, and its models are still in results/."""
+    from aims_pax.record.arrays import pack_arrays, unpack_arrays
+    from aims_pax.report.run_record import current_stage
+    from aims_pax.report.run_verdict import run_verdict
+
+    path = next((folder / "restart/explore").glob("state-*.npy"))
+    arrays, meta = unpack_arrays(path.read_bytes())
+    meta["state"]["stopped"] = None
+    path.write_bytes(pack_arrays(arrays, meta))
+    os.utime(path, (time.time() + 10,) * 2)
+    run = load_run(folder)
+    assert run.state == "stopped"
+    assert run.stages[-1].stopped
+    assert current_stage(run.stages).name == "explore"
+    assert run_verdict(run).text.startswith("Not finished: stopped during active learning;")
+    os.utime(path, (1, 1))
+    journal = folder / "restart/journal.jsonl"
+    journal.write_text("".join(json.dumps({**e, "time": 2}) + "\n" for e in entries(folder)))
+    assert load_run(folder).state == "finished", "a snapshot from before convergence says nothing"
+
+
 def test_a_trajectory_that_stands_at_a_training_point_is_training(folder):
     from aims_pax.record.arrays import pack_arrays, unpack_arrays
 

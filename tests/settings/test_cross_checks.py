@@ -387,6 +387,17 @@ def test_what_compares_with_a_target_needs_one(tmp_path, key, value):
     assert getattr(read(tmp_path, both).active_learning, key) == value
 
 
+@pytest.mark.parametrize(("labels", "refused"), [("6", True), ("9", True), ("10", False), (".inf", False)])
+def test_more_test_structures_than_labels_are_refused(tmp_path, labels, refused):
+    text = PROJECT.replace("ACTIVE_LEARNING:\n", f"ACTIVE_LEARNING:\n  max_labels: {labels}\n  n_test: 10\n")
+    assert text != PROJECT
+    if not refused:
+        assert read(tmp_path, text).active_learning.n_test == 10
+        return
+    (said,) = errors(tmp_path, text)
+    assert f"ACTIVE_LEARNING.n_test: 10 test structures, but max_labels is {labels}: they count in it" in said
+
+
 @pytest.mark.parametrize(("more", "refused"), [("n_test: 0", True), ("n_test: 5", False)])
 def test_the_stop_rule_needs_structures_drawn_at_random(tmp_path, more, refused):
     keys = ("stop: when_done", "target_error: 0.1", "audit_share: 0", more)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +48,8 @@ def checked_gpr_input(path: Path) -> CheckedInput:
     """The file of `aims-PAX gpr` and its structures."""
     given = read_gpr(path, Path.cwd())
     lines = [f"{name} {given.settings[name]}" for name, key in KEYS.items() if not key.idle]
-    verdict = f"check: {len(given.train)} structures to train on, {len(given.test)} to test; `aims-PAX gpr {path}` runs"
+    counts = f"{len(given.train)} structures to train on, {len(given.test)} to test"
+    verdict = f"check: {counts}; `aims-PAX gpr {shlex.quote(str(path))}` runs"
     return CheckedInput("\n".join([*lines, verdict]), given.settings.notes)
 
 
@@ -69,4 +71,6 @@ def _checked_search(path: Path, command: str) -> CheckedInput:
     reference = reference_of(search.reference, [frame])
     text = as_yaml(search.keys.model_dump())
     verdict = f"check: {frame.formula}, {len(frame)} atoms · reference {reference.describe()['type']}"
-    return CheckedInput(f"{text}{verdict}; `aims-PAX {command} {path}` runs", search.warnings)
+    return CheckedInput(
+        f"{text}{verdict}; `aims-PAX {command} {shlex.quote(str(path))}` runs", search.warnings
+    )

@@ -144,9 +144,10 @@ def check_dynamics(settings: Settings, systems: Sequence[System]) -> None:
             continue
         from aims_pax.md.integrators import integrator_kind
 
-        integrator_kind(
-            settings.md_of(system.name), cast(Any, system.frame)
-        )  # it reads only pbc and fixed atoms of a state
+        try:  # it reads only pbc and fixed atoms of a state
+            integrator_kind(settings.md_of(system.name), cast(Any, system.frame))
+        except SettingsError as error:
+            raise SettingsError(f"geometry {system.name}: {error}") from error
 
 
 def check_reference(settings: Settings, systems: Sequence[System]) -> None:

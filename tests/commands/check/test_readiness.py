@@ -73,7 +73,7 @@ def test_fixed_atoms_at_constant_pressure(tmp_path):
     folder = write_project(tmp_path, {"MD": md}, {"GENERAL": {"compute_stress": True}}, {"cu": frame})
     (folder / "geometries" / "cu.xyz").unlink()
     ase.io.write(folder / "geometries" / "cu.traj", frame.to_atoms())  # keeps constraints
-    both(folder, "atoms cannot be fixed at constant pressure")
+    both(folder, "geometry cu: MD: atoms cannot be fixed at constant pressure")
 
 
 def test_a_geometry_without_md(tmp_path):
