@@ -32,8 +32,12 @@ class StructureOfFile(Protocol):
 
 def is_lone(labelled: StructureOfFile) -> bool:
     """Whether the frame is one atom or ion alone: without a cell, or in one and marked as isolated."""
-    marked = str(labelled.origin.get("config_type", "")).lower() in MARKS
-    return len(labelled.frame) == 1 and (marked or not labelled.frame.pbc.any())
+    return len(labelled.frame) == 1 and (is_marked(labelled) or not labelled.frame.pbc.any())
+
+
+def is_marked(labelled: StructureOfFile) -> bool:
+    """Whether its file says that it is an isolated atom."""
+    return str(labelled.origin.get("config_type", "")).lower() in MARKS
 
 
 def is_isolated_atom(labelled: StructureOfFile) -> bool:

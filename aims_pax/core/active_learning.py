@@ -97,7 +97,8 @@ def begin(systems: tuple[str, ...], rules: ExploreRules, n_train: int, valid: di
 def reopen(state: State, systems: tuple[str, ...], rules: ExploreRules) -> State:
     """The state after a change of settings: new trajectories begin, those whose limit was raised continue.
 
-    A stop whose reason no longer holds is cancelled. Raises ValueError when a trajectory would have to be removed.
+    A stop whose reason no longer holds is cancelled; one that still holds waits for test frames that n_test asks for
+    now. Raises ValueError when a trajectory would have to be removed.
     """
     before = state
     if len(systems) < len(state.trajectories) or any(
@@ -125,6 +126,10 @@ def reopen(state: State, systems: tuple[str, ...], rules: ExploreRules) -> State
         return _next_window(replace(learning, stopped=None), rules)
     if state.stopped is None and state.closing is None and why is not None:
         return _end(state, why, rules)[0]
+    if state.stopped and over and labels_left(state, rules) >= 0:
+        tested = _end(replace(state, stopped=None), why or _full(state), rules)[0]
+        if tested.closing:  # n_test was raised, and the budget has room for the missing test frames
+            return tested
     return state if state.stopped is None else before
 
 

@@ -188,9 +188,7 @@ def _regression(design: Array, y: Array, weights: Array) -> tuple[Array, Array, 
     precision = np.diag([1e-6, 1 / SLOPE_SD**2, 1 / SELECTION_SD**2])
     wanted = precision @ np.array([0.0, SLOPE, 0.0])
     chosen, total = design[:, 2] > 0, float(weights.sum())
-    freedom = (
-        1 - min(2.0, 0.3 * total) / total
-    )  # share of the degrees of freedom; the priors take part of the others
+    freedom = 1 - min(2.0, 0.3 * total) / total  # per pair; the priors take a part of what is lost
     wide, narrow, shown = SCATTER, NARROWER * SCATTER, y
     for _ in range(6):
         scatter = np.where(chosen, wide, narrow)

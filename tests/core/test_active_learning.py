@@ -469,6 +469,19 @@ def test_a_finished_run_goes_on_when_its_limit_is_raised(limit):
     assert active_learning.outstanding(again, more)
 
 
+def test_a_finished_run_draws_the_test_frames_that_are_asked_for_later():
+    rules = replace(RULES, max_steps=400, max_labels=6)
+    state = finished(rules)
+    more = replace(rules, max_labels=8, n_test=2, test_due=(0.5, 0.5), test_trajectory=(0, 1))
+    again = active_learning.reopen(state, ("a", "a"), more)
+    assert again.closing
+    assert again.stopped is None
+    assert active_learning.outstanding(again, more)
+    assert (
+        active_learning.reopen(state, ("a", "a"), replace(more, max_labels=7)) == state
+    )  # no label for the second
+
+
 def test_added_trajectories_begin_and_the_others_stay_as_they_are():
     state = warmed(2)
     more = active_learning.reopen(state, ("a", "a", "b"), RULES)

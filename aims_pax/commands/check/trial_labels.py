@@ -19,7 +19,7 @@ from aims_pax.commands.check import devices, mixed_data
 from aims_pax.commands.check.readiness import bundled_names, refusals
 from aims_pax.errors import AimsPaxError, SettingsError, SetupError
 from aims_pax.frames import Frame
-from aims_pax.labelling.references.ase_calculator import QUICK, CalculatorReference, own_folder
+from aims_pax.labelling.references.ase_calculator import CalculatorReference, own_folder
 from aims_pax.models.kinds import kind_of_run
 from aims_pax.potential import CalculatorPotential, Potential, calculate
 from aims_pax.potentials.bundled import bundled_potential
@@ -42,6 +42,13 @@ if TYPE_CHECKING:
 COLD = 30.0  # s: a first label that took longer is not repeated, to time it without imports
 SMALL = 30  # atoms up to which a fast calculator is tried without --try: milliseconds
 BUILT_IN = ("lennard_jones",)  # fast potentials that are built in
+IN_MEMORY = (  # calculators that start no program
+    "tblite.",
+    *(
+        f"ase.calculators.{name}"
+        for name in ("acn", "eam", "emt", "harmonic", "lj", "morse", "tip3p", "tip4p")
+    ),
+)
 SHELL = set(";&|$<>`")  # launch commands with shell syntax are not parsed
 
 
@@ -134,7 +141,7 @@ class _Calculator:
 
     @property
     def quick(self) -> bool:
-        return self.called.startswith(QUICK) or self.called in BUILT_IN
+        return self.called.startswith(IN_MEMORY) or self.called in BUILT_IN
 
 
 def _calculators(settings: Settings) -> dict[str, _Calculator]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from aims_pax.commands.md_test.trajectories import TestStart, thermal_settings
 from aims_pax.frames import LabelledFrame
+from aims_pax.isolated_atoms import is_marked
 from aims_pax.md.bonds import find_bonds
 from aims_pax.md.temperature import hottest
 from aims_pax.report.figures.style import thinned
@@ -43,7 +44,7 @@ def systems_of_frames(
             groups.setdefault((name, one.frame.numbers.tobytes()), []).append(one)
     found = []
     for (name, _), own in groups.items():
-        if str(own[0].origin.get("config_type", "")) == "IsolatedAtom":
+        if is_marked(own[0]):
             continue
         md = md_of(name)
         T = max(md.temperatures or (hottest(md),)) if temperature is None else temperature

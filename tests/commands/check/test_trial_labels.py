@@ -66,6 +66,15 @@ def test_other_calculators_are_tried_when_that_is_wanted(tmp_path, monkeypatch):
     assert "REFERENCE labelled water" in trial_labels.check_verdict(own, wanted=True).text
 
 
+def test_no_program_is_started_unasked(tmp_path, monkeypatch):
+    monkeypatch.setenv("ASE_VASP_COMMAND", f"touch {tmp_path / 'started'}")
+    monkeypatch.setenv("VASP_PP_PATH", str(tmp_path))
+    vasp = {"type": "calculator", "factory": "ase.calculators.vasp:Vasp", "kwargs": {"xc": "PBE"}}
+    said = trial_labels.check_verdict(settings(tmp_path, {"REFERENCE": vasp}))
+    assert "the reference was not tried" in said.text
+    assert not (tmp_path / "started").exists()
+
+
 def test_a_large_structure_is_not_tried_unasked(tmp_path, monkeypatch):
     monkeypatch.setattr(trial_labels, "SMALL", 2)
     assert "was not tried" in trial_labels.check_verdict(settings(tmp_path)).text
