@@ -31,6 +31,7 @@ from aims_pax.settings.mace import (
 from tests.models.mace.published import published
 from tests.models.mace.tiny import ensemble, ethanol, water
 from tests.models.mace.tiny import settings as tiny_settings
+from tests.sweeps import thinned
 
 HCO = (1, 6, 8)
 TRAIN, VALID = ethanol(8, 0, noise=0.02), ethanol(2, 1, noise=0.02)
@@ -71,7 +72,7 @@ def shifted(frames, by=(-13.6, -1000.0, -2000.0)):
     ]
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("float64", 1e-9)])
+@pytest.mark.parametrize(("dtype", "tolerance"), thinned([("float64", 1e-9), ("float32", 1e-5)], 2))
 def test_before_the_first_step_forces_are_those_of_maces_own_calculator(model_file, dtype, tolerance):
     from mace.calculators import MACECalculator
 
@@ -137,7 +138,7 @@ def test_keys_that_contradict_the_model_are_refused(model_file):
     assert begun(model_file, architecture={"r_max": 4.5, "gate": "silu", "radial_type": "bessel"}).members
 
 
-@pytest.mark.parametrize("way", ["data", "readout"])
+@pytest.mark.parametrize("way", thinned(["data", "readout"], 2))
 def test_members_differ_by_what_the_settings_say_and_only_by_their_seed(model_file, way):
     one, again = (begun(model_file, seeds=(1, 2), differ_by=[way]) for _ in range(2))
     before = one.members[0].model.readouts[1].linear_1.weight.detach().clone()
