@@ -47,6 +47,14 @@ ONCE = NUMBERS | {
     "Properties",
 }  # must occur once: of two, ASE's reader silently takes the last
 
+OTHER_LENGTHS = frozenset(  # words for other units of length than Å
+    (
+        *("bohr", "bohrs", "bohrradius", "au", "atomic", "atomicunits", "atomicunit", "a0", "hartree"),
+        *("nm", "nanometer", "nanometers", "nanometre", "nanometres", "pm", "picometer", "picometre"),
+        *("m", "meter", "metre", "cm", "mm", "um", "electron", "si", "cgs", "lj", "micro", "nano"),
+    )
+)
+
 MOST_COLUMNS = 1000  # per entry of Properties; ASE's reader allocates memory for any number
 
 _pairs = re.compile(
@@ -56,6 +64,10 @@ _pairs = re.compile(
 )
 _six = re.compile(  # ASE reads these two as 9 numbers only
     r"""(?<!\S)(?P<key>stress|virial)\s*=\s*(?P<quote>["'])\s*(?P<numbers>[^\s"']+(?:[\s,]+[^\s"',]+){5})\s*(?P=quote)"""
+)
+_unit_of_length = re.compile(
+    r"units?|(lengths?|distances?|coord(inate)?s?|pos(ition)?s?|geometry|cell|lattice)units?"
+    r"|units?(of)?(lengths?|distances?|coord(inate)?s?|pos(ition)?s?|geometry|cell|lattice)"
 )
 _escaped = re.compile(r"\\(.)")
 _whole = re.compile(r"[+-]?(0|[1-9]\d*)")
@@ -82,7 +94,29 @@ def parse_comment_line(text: str) -> dict[str, Any]:
             found[key] = _escaped.sub(r"\1", written)
     if "Properties" in found:
         _check_columns(str(found["Properties"]))
+    _refuse_other_lengths(found)
     return found
+
+
+def _refuse_other_lengths(found: dict[str, Any]) -> None:
+    """Raise SettingsError where the line states another unit of the positions than Å."""
+    for key, value in found.items():
+        name, text = re.sub("[^a-z]", "", key.lower()), str(value)
+        if value is True and name in ("bohr", "bohrs"):  # a word of a comment
+            written = key
+        elif _unit_of_length.fullmatch(name) and set(_words(text)) & OTHER_LENGTHS:
+            written = f"{key}={text}"
+        else:
+            continue
+        raise SettingsError(
+            f"{written[:80]}: positions and Lattice are read in Å; convert them (1 bohr = 0.529177 Å, 1 nm = 10 Å) and "
+            f"remove {key[:80]}, also if they are in Å"
+        )
+
+
+def _words(text: str) -> list[str]:
+    """The words of a unit in lower case; dots belong to them: `a.u.` is `au`."""
+    return re.findall("[a-z]+0?", re.sub(r"[._]", "", text.lower()))
 
 
 def _nine(entry: re.Match[str]) -> str:

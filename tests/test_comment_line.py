@@ -80,3 +80,23 @@ def test_columns_without_which_ase_makes_another_structure_are_missed(properties
         parse_comment_line(f"Properties={properties}")
     assert said in str(caught.value)
     assert parse_comment_line("Properties=Z:I:1:positions:R:3")
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "units=bohr", "unit=Bohr", "Units = au", "length_unit=a.u.", "units='atomic units'", "coordinates in bohr",
+        "unit_of_length=nm", 'pos_unit="nm"', "units=Hartree/Bohr", "lattice-units=pm",
+    ],
+)  # fmt: skip
+def test_positions_in_another_unit_than_angstrom_are_refused(written):
+    """They were taken as Å: structures of half, or a tenth, of their size."""
+    with pytest.raises(SettingsError, match=r"read in Å; convert them .*and remove"):
+        parse_comment_line(f"{written} charge=0")
+
+
+@pytest.mark.parametrize(
+    "written", ["units=Angstrom", "unit=Å", "units=metal", "energy_unit=Hartree", "E in a.u.", "name=bohr", "au=1"]
+)  # fmt: skip
+def test_other_units_say_nothing_about_positions(written):
+    parse_comment_line(f"{written} charge=0")

@@ -40,7 +40,10 @@ def structure(rng: np.random.Generator, kind: int, origin: dict) -> LabelledFram
     if kind & 16:
         more |= {"moments": rng.normal(size=n), "charges": rng.normal(size=n), "masses": rng.uniform(1, 9, n)}
     if kind & 32:
-        more |= {"zero_moments": rng.random(n) < 0.5, "statements": ("homogeneous_field 0.1 0.0 0.0", "b 1")}
+        more |= {
+            "zero_moments": rng.random(n) < 0.5,
+            "statements": ("homogeneous_field 0.1 0.0 0.0", "set_vacuum_level 1"),
+        }
     stress = rng.normal(0, 10.0 ** rng.integers(-7, 1), (3, 3)) if kind & 1 else None
     frame = Frame(rng.integers(1, 119, n), rng.normal(0, 10.0 ** rng.integers(-3, 5), (n, 3)), **more)
     energy = float(rng.choice([-12.5, -3.0, 1e-05, -1e-300, 0.0, float(rng.normal())]))

@@ -157,3 +157,8 @@ def test_constraints_that_ase_would_turn_round_are_refused():
     assert read_xyz(text.format("F", "T")).atoms.constraints[0].index.tolist() == [0]
     with pytest.raises(SettingsError, match="move_mask of atom 1 is '0'; expected T or F"):
         read_xyz(text.format(0, 1))
+
+
+def test_symbols_that_contradict_atomic_numbers_are_refused():
+    with pytest.raises(SettingsError, match="atom 1 is O in the column species and 7 in the column Z"):
+        read_xyz("1\nProperties=species:S:1:pos:R:3:Z:I:1\nO 0 0 0 7\n")
