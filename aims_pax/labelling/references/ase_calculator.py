@@ -81,6 +81,8 @@ SINGLE_POINT: dict[str, dict[str, tuple[str, ...]]] = {
 }
 # ASE's calculator: arguments with free text, and the words in it by which atoms move
 MOVING_WORDS: dict[str, dict[str, str]] = {
+    "CRYSTAL": {"otherkeys": r"\b(optgeom|moldyn|freqcalc)\b"},
+    "ELK": {"tasks": r"\b0*([23]|42[01])\b"},
     "Gaussian": {"extra": r"\b(opt|scan|irc|bomd|admp)\b"},
     "GULP": {"keywords": r"\b(opti\w*|transition\w*|rfo|md)\b"},
     "MOPAC": {"task": r"^(?!.*\b1scf\b).*"},  # relaxes without this word
