@@ -77,6 +77,7 @@ KNOWN: dict[str, Conventions] = {  # key: start of the module path, then the nam
     ),
     "ase.calculators.cp2k:CP2K": replace(_MULT, open_shell={"uks": True}, moments=False),
     "ase.calculators.dftb:Dftb": Conventions("Hamiltonian_Charge", fractions=True, moments=False),
+    "ase.calculators.elk:ELK": Conventions(moments=False),
     "ase.calculators.vasp:Vasp": Conventions(
         "charge", "nupdown", unpaired=True, fractions=True, open_shell={"ispin": 2}, closed_shell=False
     ),

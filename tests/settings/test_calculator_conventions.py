@@ -140,14 +140,15 @@ def test_moments_that_a_code_does_not_read_are_never_lost(name):
     assert dressed(triplet, KNOWN["ase.calculators.vasp:Vasp"]).moments is not None
 
 
-def test_dftb_plus_refuses_moments_and_says_what_to_do_without_a_multiplicity():
-    how, oxygen = KNOWN["ase.calculators.dftb:Dftb"], replace(OXYGEN, spin=None, moments=np.array([1.0, 1.0]))
-    said = charge_refusal(oxygen, {}, how, "Dftb")
+@pytest.mark.parametrize("name", ["dftb:Dftb", "elk:ELK"])
+def test_moments_are_refused_where_a_code_takes_no_multiplicity_either(name):
+    how, oxygen = KNOWN[f"ase.calculators.{name}"], replace(OXYGEN, spin=None, moments=np.array([1.0, 1.0]))
+    said = charge_refusal(oxygen, {}, how, name)
     assert said == (
-        "O2 has initial magnetic moments, but Dftb does not read them; remove the moments, or choose a reference that "
-        "reads them"
+        f"O2 has initial magnetic moments, but {name} does not read them; remove the moments, or choose a reference "
+        "that reads them"
     )
-    assert charge_refusal(replace(oxygen, moments=None), {}, how, "Dftb") is None
+    assert charge_refusal(replace(oxygen, moments=None), {}, how, name) is None
 
 
 def test_mopac_of_ase_has_no_words_above_a_quintet():
