@@ -65,7 +65,7 @@ class SurrogatePotential:
         for x in labelled:
             if len(x.frame) == 1 or x.id in self._labelled:
                 continue
-            if same_electrons(x.frame, self._electrons):
+            if agree_on_electrons(x.frame, self._electrons):
                 new[x.id] = x
             elif (name := electrons_in_words(x.frame)) not in self._refused:
                 self._refused.add(name)
@@ -82,7 +82,7 @@ class SurrogatePotential:
         """Whether it has learnt enough for structures like this: FIRST labels, and one of the same atoms, charge and
         multiplicity."""
         learnt = self._learnt()
-        if len(learnt) < FIRST or not same_electrons(frame, self._electrons, learn=False):
+        if len(learnt) < FIRST or not agree_on_electrons(frame, self._electrons, learn=False):
             return False
         atoms = sorted(frame.numbers)
         return any(sorted(x.frame.numbers) == atoms and (x.frame.pbc == frame.pbc).all() for x in learnt)
@@ -192,7 +192,7 @@ class SurrogateDriven:
             self.inner.load_state_arrays(arrays)
 
 
-def same_electrons(frame: Frame, known: Electrons, learn: bool = True) -> bool:
+def agree_on_electrons(frame: Frame, known: Electrons, learn: bool = True) -> bool:
     """Whether charge and multiplicity of this structure agree, as far as both are stated, with those of the same atoms.
 
     learn: what they are is added to `known`, if it agrees.
@@ -251,7 +251,7 @@ def _one_charge_and_spin(found: Sequence[LabelledFrame], name: str) -> None:
     """Raise SettingsError for structures of the same atoms with different charges or multiplicities."""
     known: Electrons = {}
     for number, x in enumerate(found, 1):
-        if not same_electrons(x.frame, known):
+        if not agree_on_electrons(x.frame, known):
             raise SettingsError(
                 f"{name}: structure {number} (counted from 1; {electrons_in_words(x.frame)}) has another charge or "
                 "multiplicity than one before it of the same atoms: a process knows positions only; give those of one"
