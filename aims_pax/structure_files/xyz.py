@@ -58,6 +58,8 @@ def read_xyz(part: str) -> Image:
     except BlockFault as error:
         raise SettingsError(str(error)) from error
     atoms = parsed(part, "extxyz", properties_parser=comment_line.parse_comment_line)
+    if any(row.lstrip().startswith("VEC") for row in rows):
+        atoms.info.update(comment_line.entries_beside_vectors(comment))
     atoms_info.refuse_other_names(atoms)
     results = (
         getattr(atoms.calc, "results", {}) if atoms.calc is not None else {}
