@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -144,6 +145,14 @@ def refuse_other_units(info: Mapping[str, Any]) -> None:
             raise SettingsError(
                 f"{key}={value}: labels are read in eV, eV/Å and eV/Å³; convert them and remove {key}, also if they are"
             )
+
+
+@lru_cache(maxsize=4096)
+def may_state_a_unit(key: str) -> bool:
+    """Whether an entry of this name is looked at for a unit of the positions or of the labels."""
+    name = _letters(key)
+    patterns = (_unit_of_length, _unit_of_labels)
+    return name in ("bohr", "bohrs") or any(pattern.fullmatch(name) is not None for pattern in patterns)
 
 
 def entries_beside_vectors(comment: str) -> dict[str, Any]:
