@@ -21,6 +21,10 @@ CHARGE = ("charge", "total_charge")
 SPIN = ("spin", "total_spin")
 MULTIPLICITY = "multiplicity"  # in files not written by aims-PAX: the same as spin
 STATEMENTS = "geometry_in"  # statements of a geometry.in about the whole structure, separated by semicolons
+STATEMENT_NUMBERS = {
+    "homogeneous_field": 3,
+    "set_vacuum_level": 1,
+}  # these statements, and how many numbers each has
 ZERO_MOMENTS = "zero_moment"  # column of atoms whose initial moment is stated to be zero
 # names in other programs → name here
 OTHERWISE = {
@@ -147,9 +151,22 @@ def _a_cell(value: Any) -> bool:
 
 
 def statements(info: Mapping[str, Any]) -> tuple[str, ...]:
-    """Statements of geometry.in about the whole structure, as `Frame.statements`."""
+    """Statements of geometry.in about the whole structure, as `Frame.statements`. Raises SettingsError for others."""
     written = info.get(STATEMENTS)
-    return () if written is None else tuple(s.strip() for s in str(written).split(";") if s.strip())
+    found: dict[str, str] = {}
+    for said in () if written is None else str(written).split(";"):
+        keyword, *values = said.split() or [""]
+        if not keyword:
+            continue
+        if keyword not in STATEMENT_NUMBERS or len(values) != STATEMENT_NUMBERS[keyword] or keyword in found:
+            expected = ", ".join(f"{name} ({n} numbers)" for name, n in STATEMENT_NUMBERS.items())
+            raise SettingsError(
+                f'{STATEMENTS}="{said.strip()[:80]}": expected {expected}, each once, separated by semicolons'
+            )
+        for value in values:
+            _number(keyword, value, "in V/Å, or in Å for the vacuum level")
+        found[keyword] = said.strip()
+    return tuple(found.values())
 
 
 def fixed_components(atoms: Atoms) -> NDArray[np.bool_] | None:

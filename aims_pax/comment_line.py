@@ -12,6 +12,8 @@ without this loss; pass it to ASE's reader as `properties_parser`.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -47,6 +49,33 @@ ONCE = NUMBERS | {
     "Properties",
 }  # must occur once: of two, ASE's reader silently takes the last
 
+OTHER_LENGTHS = frozenset(  # words for other units of length than Å
+    (
+        *("bohr", "bohrs", "bohrradius", "au", "atomic", "atomicunits", "atomicunit", "a0", "hartree"),
+        *("nm", "nanometer", "nanometers", "nanometre", "nanometres", "pm", "picometer", "picometre"),
+        *("m", "meter", "metre", "cm", "mm", "um", "electron", "si", "cgs", "lj", "micro", "nano"),
+    )
+)
+FRACTIONAL = frozenset(("fractional", "frac", "direct", "scaled", "reduced", "relative"))
+OTHER_LABELS = frozenset(  # words for other units of energies, forces and stresses than eV and Å
+    (
+        *(
+            "hartree",
+            "hartrees",
+            "ha",
+            "eh",
+            "au",
+            "atomic",
+            "atomicunits",
+            "ry",
+            "rydberg",
+            "rydbergs",
+            "bohr",
+        ),
+        *("kcal", "kj", "mol", "mev", "kev", "gpa", "mpa", "pa", "bar", "kbar", "kb", "atm"),
+    )
+)
+
 MOST_COLUMNS = 1000  # per entry of Properties; ASE's reader allocates memory for any number
 
 _pairs = re.compile(
@@ -56,6 +85,13 @@ _pairs = re.compile(
 )
 _six = re.compile(  # ASE reads these two as 9 numbers only
     r"""(?<!\S)(?P<key>stress|virial)\s*=\s*(?P<quote>["'])\s*(?P<numbers>[^\s"']+(?:[\s,]+[^\s"',]+){5})\s*(?P=quote)"""
+)
+_unit_of_length = re.compile(
+    r"units?|(lengths?|distances?|coord(inate)?s?|pos(ition)?s?|geometry|cell|lattice)units?"
+    r"|units?(of)?(lengths?|distances?|coord(inate)?s?|pos(ition)?s?|geometry|cell|lattice)|coord(inate)?s?|pos(ition)?s?"
+)
+_unit_of_labels = re.compile(
+    r"units?|(energ(y|ies)|forces?|stress(es)?|virials?)units?|units?(of)?(energ(y|ies)|forces?|stress(es)?|virials?)"
 )
 _escaped = re.compile(r"\\(.)")
 _whole = re.compile(r"[+-]?(0|[1-9]\d*)")
@@ -82,7 +118,64 @@ def parse_comment_line(text: str) -> dict[str, Any]:
             found[key] = _escaped.sub(r"\1", written)
     if "Properties" in found:
         _check_columns(str(found["Properties"]))
+    _refuse_other_lengths(found)
     return found
+
+
+def _refuse_other_lengths(found: dict[str, Any]) -> None:
+    """Raise SettingsError where the line states another unit of the positions than Å, or fractions of a cell."""
+    for key, value in found.items():
+        name, text = _letters(key), str(value)
+        if value is True and name in ("bohr", "bohrs"):  # a word of a comment
+            written = key
+        elif _unit_of_length.fullmatch(name) and set(_words(text)) & (OTHER_LENGTHS | FRACTIONAL):
+            written = f"{key}={text}"
+        else:
+            continue
+        raise SettingsError(
+            f"{written[:80]}: positions and Lattice are read in Å; convert them (1 bohr = 0.529177 Å, 1 nm = 10 Å) and "
+            f"remove {key[:80]}, also if they are in Å"
+        )
+
+
+def refuse_other_units(info: Mapping[str, Any]) -> None:
+    """Raise SettingsError where a header states other units of labels than eV, eV/Å and eV/Å³."""
+    for key, value in info.items():
+        if _unit_of_labels.fullmatch(_letters(key)) and set(_words(str(value))) & OTHER_LABELS:
+            raise SettingsError(
+                f"{key}={value}: labels are read in eV, eV/Å and eV/Å³; convert them and remove {key}, also if they are"
+            )
+
+
+@lru_cache(maxsize=4096)
+def may_state_a_unit(key: str) -> bool:
+    """Whether an entry of this name is looked at for a unit of the positions or of the labels."""
+    name = _letters(key)
+    patterns = (_unit_of_length, _unit_of_labels)
+    return name in ("bohr", "bohrs") or any(pattern.fullmatch(name) is not None for pattern in patterns)
+
+
+def entries_beside_vectors(comment: str) -> dict[str, Any]:
+    """Entries of the comment of a structure with lines `VEC1 x y z`, which ASE's reader does not read.
+
+    Raises SettingsError for those about cell and columns, which these files cannot have.
+    """
+    found = {key: value for key, value in parse_comment_line(comment).items() if value is not True}
+    for key in ("Properties", "Lattice", "pbc"):
+        if key in found:
+            raise SettingsError(
+                f"{key}=… beside lines VEC1, VEC2, VEC3: write the cell as Lattice=… and pbc=…, and remove these lines"
+            )
+    return found
+
+
+def _letters(key: str) -> str:
+    return re.sub("[^a-z]", "", key.lower())
+
+
+def _words(text: str) -> list[str]:
+    """The words of a unit in lower case; dots belong to them: `a.u.` is `au`."""
+    return re.findall("[a-z]+0?", re.sub(r"[._]", "", text.lower()))
 
 
 def _nine(entry: re.Match[str]) -> str:

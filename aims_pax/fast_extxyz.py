@@ -94,7 +94,8 @@ def _header(comment: str) -> tuple[dict[str, str], _Layout] | None:
     if entries is None or "frame_id" not in entries or comment.count("Properties=") > 1:
         return None
     layout = _layout(entries.pop("Properties", ""))
-    return None if layout is None or OTHER_MEANING & entries.keys() else (entries, layout)
+    slow = OTHER_MEANING & entries.keys() or any(map(comment_line.may_state_a_unit, entries))
+    return None if layout is None or slow else (entries, layout)
 
 
 def _entries(comment: str) -> dict[str, str] | None:

@@ -5,6 +5,7 @@ The origin of their labels is marked `source=given:FILE#7` (structures counted f
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from aims_pax import comment_line
 from aims_pax.charge_and_spin import check_electrons
 from aims_pax.dataset import only_known
 from aims_pax.errors import SettingsError
@@ -21,7 +23,7 @@ from aims_pax.isolated_atoms import is_isolated_atom, is_lone
 from aims_pax.label_limits import constrained
 from aims_pax.labelled_data import LabelKeys, read_labelled
 from aims_pax.surrogate_labels import refuse_surrogate_labels
-from aims_pax.xyz_blocks import nth
+from aims_pax.xyz_blocks import nth, open_text, structure_blocks
 
 GPA = 160.21766  # eV/Å³
 SAME_ATOM = 1e-3  # eV: energies of an isolated atom that differ by less are the same
@@ -33,11 +35,15 @@ HIGH_STRESS = 0.5  # eV/Å³ = 80 GPa
 
 @dataclass(frozen=True)
 class GivenFile:
-    """A file of labelled structures, named as the user wrote it, and its use: train, valid or test."""
+    """A file of labelled structures, named as the user wrote it, and its use: train, valid or test.
+
+    notes: warnings about entries of the file that are not read.
+    """
 
     name: str
     use: str
     frames: tuple[LabelledFrame, ...]
+    notes: tuple[str, ...] = ()
 
 
 def read_given(
@@ -73,7 +79,28 @@ def read_given(
         refuse_surrogate_labels(read, "given as labels of the reference")
     except SettingsError as error:
         raise SettingsError(f"{path}: {error}") from error
-    return GivenFile(name, use, tuple(read))
+    return GivenFile(name, use, tuple(read), tuple(_free_energies(path, name, keys, read)))
+
+
+def _free_energies(path: Path, name: str, keys: LabelKeys, read: Sequence[LabelledFrame]) -> Iterator[str]:
+    """A warning where another energy than that of which the forces are the derivative is read as label."""
+    free = re.sub("energy$", "free_energy", keys.energy)
+    if free == keys.energy or keys.energy.endswith("free_energy"):
+        return
+    with open_text(path) as file:
+        comments = [block.comment for block in islice(structure_blocks(file), len(read))]
+    apart = []
+    for comment, labelled in zip(comments, read, strict=True):
+        value = comment_line.parse_comment_line(comment).get(free) if free in comment else None
+        if isinstance(value, int | float):
+            apart.append((abs(value - labelled.label.energy), len(labelled.frame)))
+    if apart and (largest := max(apart))[0] > SAME_ATOM:
+        difference, atoms = largest
+        yield (
+            f"{name}: {keys.energy} and {free} differ by up to {difference:.3g} eV ({1000 * difference / atoms:.3g} "
+            f"meV/atom): with an electronic temperature or smearing, forces are the derivative of the free energy; set "
+            f"{keys.named('energy')}: {free} if both are of the same calculation"
+        )
 
 
 def _check_forces(labelled: LabelledFrame) -> None:
@@ -104,6 +131,7 @@ def remarks(files: Iterable[GivenFile], keys: LabelKeys, stress_wanted: bool) ->
     found: list[str] = []
     files = list(files)
     for file in files:
+        found += file.notes
         found += _duplicates(file)
         found += _stresses(file, keys, stress_wanted)
         found += _ions(file)

@@ -160,6 +160,8 @@ def _by_ase(block: StructureLines, number: int, path: Path) -> Atoms:
             index=0,
             properties_parser=comment_line.parse_comment_line,
         )
+        if block.cell_vectors and not isinstance(atoms, list):
+            atoms.info.update(comment_line.entries_beside_vectors(block.comment))
     except Exception as error:  # ASE's reader may raise any exception
         said = str(error) if isinstance(error, SettingsError | BlockFault) else reader_error(error)
         raise SettingsError(f"{path}, {nth(number)}: {said}") from error
@@ -176,6 +178,7 @@ def labelled_frame(atoms: Atoms, keys: LabelKeys = OURS) -> LabelledFrame:
     Raises SettingsError if a label is missing, has the wrong shape, or belongs to another geometry.
     """
     finite_structure(atoms)
+    comment_line.refuse_other_units(atoms.info)
     energy, forces = _required(atoms, keys)
     frame = frame_of(atoms)
     if (reason := cell_refusal(frame.cell, frame.pbc)) is not None:

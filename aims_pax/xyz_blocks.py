@@ -97,18 +97,46 @@ def check_columns(block: StructureLines) -> None:
             n = int(block.head)
             raise BlockFault(f"the line of atom {atom} of {n} has {found} columns, expected {columns}{end}")
     check_truth_values(block.comment, block.atoms)
+    check_elements(block.comment, block.atoms)
 
 
 def check_truth_values(comment: str, atoms: Sequence[str]) -> None:
     """Raise BlockFault for a column of type L with other words than T and F: ASE reads each of them as F."""
+    for name, kind, start, end in _columns(comment):
+        for atom, line in enumerate(atoms if kind == "L" else (), 1):
+            if odd := set(line.split()[start:end]) - TRUTH:
+                raise BlockFault(f"{name} of atom {atom} is {min(odd)[:20]!r}; expected T or F")
+
+
+def check_elements(comment: str, atoms: Sequence[str]) -> None:
+    """Raise BlockFault for symbols that contradict the atomic numbers beside them: ASE takes the numbers."""
+    columns = {name: start for name, _, start, _ in _columns(comment)}
+    symbols, numbers = (
+        next((n for n in names if n in columns), None) for names in (("species", "symbols"), ("Z", "numbers"))
+    )
+    if symbols is None or numbers is None:
+        return
+    from ase.data import atomic_numbers
+
+    for atom, line in enumerate(atoms, 1):
+        words = [*line.split(), ""]
+        symbol, number = (words[min(columns[name], len(words) - 1)] for name in (symbols, numbers))
+        expected = atomic_numbers.get(symbol.capitalize())
+        if expected is not None and number.isdecimal() and int(number) != expected:
+            raise BlockFault(
+                f"atom {atom} is {symbol} in the column {symbols} and {number} in the column {numbers} (the atomic "
+                "numbers); keep the right column"
+            )
+
+
+def _columns(comment: str) -> Iterator[tuple[str, str, int, int]]:
+    """(name, type, first column, end) of each entry of Properties."""
     written = PROPERTIES.search(comment)
     words = written[1].split(":") if written else []
     start = 0
     for name, kind, count in zip(words[::3], words[1::3], words[2::3], strict=False):
         end = start + (int(count) if count.isdecimal() else 1)
-        for atom, line in enumerate(atoms if kind == "L" else (), 1):
-            if odd := set(line.split()[start:end]) - TRUTH:
-                raise BlockFault(f"{name} of atom {atom} is {min(odd)[:20]!r}; expected T or F")
+        yield name, kind, start, end
         start = end
 
 

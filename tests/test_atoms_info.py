@@ -125,10 +125,10 @@ def test_a_name_of_another_program_is_refused_with_the_right_one(info, said):
 
 def test_statements_of_a_geometry_are_separated_by_semicolons():
     assert atoms_info.statements({}) == ()
-    written = " homogeneous_field 0 0 0.1 ;; esp_constraint 1 ; "
+    written = " homogeneous_field 0 0 0.1 ;; set_vacuum_level 1 ; "
     assert atoms_info.statements({"geometry_in": written}) == (
         "homogeneous_field 0 0 0.1",
-        "esp_constraint 1",
+        "set_vacuum_level 1",
     )
 
 
@@ -138,3 +138,16 @@ def test_several_constraints_on_one_atom_add_up():
     x, z = FixCartesian(0, mask=(True, False, False)), FixCartesian([0, 1], mask=(False, False, True))
     atoms.set_constraint([x, z, FixAtoms([2])])
     assert atoms_info.fixed_components(atoms).astype(int).tolist() == [[1, 0, 1], [0, 0, 1], [1, 1, 1]]
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "homogeneous_field 0 0", "homogeneous_field 0 0 x", "set_vacuum_level 1 2", "lattice_vector 1 0 0",
+        "atom 0 0 0 H", "homogeneous_field 0 0 1; homogeneous_field 0 0 2", "set_vacuum_level nan",
+    ],
+)  # fmt: skip
+def test_statements_of_a_header_are_checked_as_those_of_a_geometry_in(written):
+    """They were copied to the geometry.in of FHI-aims: another atom, or a lattice, that the frame does not have."""
+    with pytest.raises(SettingsError, match=r"homogeneous_field|set_vacuum_level"):
+        atoms_info.statements({"geometry_in": written})

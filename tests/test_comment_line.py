@@ -2,7 +2,7 @@
 
 import pytest
 
-from aims_pax.comment_line import parse_comment_line
+from aims_pax.comment_line import entries_beside_vectors, parse_comment_line, refuse_other_units
 from aims_pax.errors import SettingsError
 
 
@@ -80,3 +80,41 @@ def test_columns_without_which_ase_makes_another_structure_are_missed(properties
         parse_comment_line(f"Properties={properties}")
     assert said in str(caught.value)
     assert parse_comment_line("Properties=Z:I:1:positions:R:3")
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "units=bohr", "unit=Bohr", "Units = au", "length_unit=a.u.", "units='atomic units'", "coordinates in bohr",
+        "unit_of_length=nm", 'pos_unit="nm"', "units=Hartree/Bohr", "lattice-units=pm",
+        "coordinates=fractional", "positions=direct",
+    ],
+)  # fmt: skip
+def test_positions_in_another_unit_than_angstrom_are_refused(written):
+    """They were taken as Å: structures of half, or a tenth, of their size."""
+    with pytest.raises(SettingsError, match=r"read in Å; convert them .*and remove"):
+        parse_comment_line(f"{written} charge=0")
+
+
+@pytest.mark.parametrize(
+    "written", ["units=Angstrom", "unit=Å", "units=metal", "energy_unit=Hartree", "E in a.u.", "name=bohr", "au=1"]
+)  # fmt: skip
+def test_other_units_say_nothing_about_positions(written):
+    parse_comment_line(f"{written} charge=0")
+
+
+@pytest.mark.parametrize("key", ["units", "energy_unit", "unit_of_forces", "forces-units", "stressUnit"])
+@pytest.mark.parametrize("unit", ["Hartree", "Ha/Bohr", "kcal/mol", "a.u.", "GPa", "Ry", "meV"])
+def test_labels_in_other_units_are_refused(key, unit):
+    with pytest.raises(
+        SettingsError, match=f"{key}={unit}: labels are read in eV, eV/Å and eV/Å³; convert them"
+    ):
+        refuse_other_units({key: unit})
+    refuse_other_units({key: "eV/Angstrom", "time_unit": unit, "energy": 1.0})
+
+
+def test_entries_beside_lines_of_cell_vectors_are_read():
+    assert entries_beside_vectors("a crystal charge=1 spin=2") == {"charge": 1, "spin": 2}
+    for written in ('pbc="T T F"', "Properties=species:S:1:pos:R:3"):
+        with pytest.raises(SettingsError, match="beside lines VEC1, VEC2, VEC3"):
+            entries_beside_vectors(written)

@@ -125,7 +125,7 @@ SOURCES = sorted((ROOT / "aims_pax").rglob("*.py"))
 # words with underscores that are not settings
 NO_KEYS = {"free_energy", "k_grid", "fixed_spin_moment", "config_type", "aims_pax"}
 NO_KEYS |= {"max_atomic_sd", "mean_atomic_sd", "top3_atomic_sd"}
-NO_KEYS |= {*geometry_in.READ, *geometry_in.STATEMENTS, *geometry_in.REFUSED, *geometry_in.LEFT_BEHIND}
+NO_KEYS |= {*geometry_in.READ, *geometry_in.STATEMENT_NUMBERS, *geometry_in.REFUSED, *geometry_in.LEFT_BEHIND}
 NO_KEYS |= {"needs_reference", "double_precision", "register_filter"}  # of a kind of samplers
 NO_KEYS |= {"shrink_perturb"}  # a value of final_training
 NO_KEYS |= {"heun_ode"}  # a way to remove noise

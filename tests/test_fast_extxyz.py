@@ -40,7 +40,10 @@ def structure(rng: np.random.Generator, kind: int, origin: dict) -> LabelledFram
     if kind & 16:
         more |= {"moments": rng.normal(size=n), "charges": rng.normal(size=n), "masses": rng.uniform(1, 9, n)}
     if kind & 32:
-        more |= {"zero_moments": rng.random(n) < 0.5, "statements": ("homogeneous_field 0.1 0.0 0.0", "b 1")}
+        more |= {
+            "zero_moments": rng.random(n) < 0.5,
+            "statements": ("homogeneous_field 0.1 0.0 0.0", "set_vacuum_level 1"),
+        }
     stress = rng.normal(0, 10.0 ** rng.integers(-7, 1), (3, 3)) if kind & 1 else None
     frame = Frame(rng.integers(1, 119, n), rng.normal(0, 10.0 ** rng.integers(-3, 5), (n, 3)), **more)
     energy = float(rng.choice([-12.5, -3.0, 1e-05, -1e-300, 0.0, float(rng.normal())]))
@@ -208,3 +211,15 @@ def test_lines_of_cell_vectors_behind_our_structures_are_not_dropped(tmp_path):
     (tmp_path / "a.xyz").write_text(text + "VEC1 9 0 0\nVEC2 0 9 0\nVEC3 0 0 9\n")
     with pytest.raises(SettingsError):
         list(read_labelled(tmp_path / "a.xyz"))
+
+
+@pytest.mark.parametrize(
+    "entry", ["units=bohr", "energy_unit=Hartree", "bohr=T", "coordinates=fractional", "note=nm"]
+)
+def test_units_written_beside_our_entries_are_refused_as_by_ase(tmp_path, by_ase, entry):
+    path = tmp_path / "edited.xyz"
+    text = to_extxyz([structure(np.random.default_rng(1), 0, {})])
+    path.write_text(text.replace(" pbc=", f" {entry} pbc="))
+    assert entry in path.read_text()
+    assert outcome(path) == by_ase(path)
+    assert isinstance(outcome(path)[0], str) == (entry != "note=nm")

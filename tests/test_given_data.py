@@ -171,3 +171,39 @@ def test_stresses_that_are_zeros_or_are_not_learned_are_said():
     assert "t.xyz: the stress of 1 of its structures is exactly zero, the first is structure 1" in text
     assert "t.xyz: the stress of 1 of its structures is not learned, the first is structure 2" in text
     assert "exactly zero" not in said(files)
+
+
+@pytest.mark.parametrize(
+    ("key", "other", "energies", "expected"),
+    [
+        (
+            "energy",
+            "free_energy",
+            (-5.0, -5.3),
+            "energy and free_energy differ by up to 0.3 eV (150 meV/atom)",
+        ),
+        ("energy", "free_energy", (-5.0, -5.0), None),
+        ("free_energy", "energy", (-5.3, -5.0), None),
+        (
+            "dft_energy",
+            "dft_free_energy",
+            (-5.0, -5.3),
+            "dft_energy and dft_free_energy differ by up to 0.3 eV",
+        ),
+        ("REF_energy", "free_energy", (-5.0, -7.0), None),  # of another method
+    ],
+)
+def test_energies_that_the_forces_are_no_derivative_of_are_said(tmp_path, key, other, energies, expected):
+    """ASE writes both; with VASP, `energy` is extrapolated to zero smearing."""
+    path = tmp_path / "metal.xyz"
+    columns = "Properties=species:S:1:pos:R:3:forces:R:3"
+    energy, second = energies
+    one = f'2\n{columns} {key}={energy} {other}={second} pbc="F F F"\nH 0 0 0 0 0 1\nF 0 0 1 0 0 -1\n'
+    path.write_text(one + one.replace("F 0 0 1 ", "F 0 0 1.1 ").replace(f"={second}", f"={energy}"))
+    keys = LabelKeys(key, "forces")
+    text = "\n".join(remarks([read_given(path, "metal.xyz", "train", keys, ())], keys, False))
+    if expected is None:
+        assert "free" not in text
+    else:
+        assert text.count(expected) == 1
+        assert f"set MISC.energy_key: {other}" in text

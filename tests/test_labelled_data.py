@@ -8,6 +8,7 @@ import pytest
 from aims_pax.dataset import read_extxyz, to_extxyz
 from aims_pax.errors import SettingsError
 from aims_pax.frames import Frame, Label, LabelledFrame
+from aims_pax.labelled_data import LabelKeys, read_labelled, read_structures
 
 CELL = np.diag([4.0, 4.0, 5.0])  # 80 Å³
 VIRIAL = np.array([[1.6, 0.4, 0.0], [0.4, -0.8, 0.2], [0.0, 0.2, 0.1]])  # eV
@@ -112,8 +113,6 @@ def test_plain_energy_and_forces_are_recognised_and_the_keys_named(tmp_path):
     text = to_extxyz(frames(2)).replace("REF_", "")
     assert [f.label.energy for f in read(tmp_path, text, "energy", "forces")] == [-1, -2]
     assert "write MISC.energy_key: energy, MISC.forces_key: forces" in refused(tmp_path, text)
-    from aims_pax.labelled_data import LabelKeys, read_labelled
-
     with pytest.raises(SettingsError, match="write --energy-key energy, --forces-key forces"):
         list(read_labelled(tmp_path / "x.xyz", LabelKeys(option="--{}-key")))
 
@@ -254,3 +253,14 @@ def test_a_stress_that_is_not_symmetric_is_refused(tmp_path, xy, fits):
         return
     (one,) = read_extxyz(path)
     assert one.label.stress[0, 1] == one.label.stress[1, 0] == 0.1
+
+
+def test_labels_that_state_another_unit_are_refused_and_comments_beside_cell_vectors_are_read(tmp_path):
+    path = tmp_path / "data.xyz"
+    columns = "Properties=species:S:1:pos:R:3:REF_forces:R:3"
+    path.write_text(f"1\n{columns} REF_energy=-0.5 energy_unit=Hartree\nH 0 0 0 0 0 0\n")
+    with pytest.raises(SettingsError, match=r"structure 1 .*: energy_unit=Hartree: labels are read in eV"):
+        list(read_labelled(path))
+    path.write_text("1\ncharge=1\nH 0 0 0\nVEC1 5 0 0\nVEC2 0 5 0\nVEC3 0 0 5\n")
+    ((_, atoms),) = read_structures(path)
+    assert atoms.info["charge"] == 1

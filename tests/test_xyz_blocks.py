@@ -86,3 +86,22 @@ def test_truth_values_are_written_t_and_f(first, second, said):
     else:
         with pytest.raises(BlockFault, match=f"move_mask of {said}; expected T or F"):
             check_columns(block)
+
+
+@pytest.mark.parametrize(
+    ("properties", "line", "said"),
+    [
+        ("species:S:1:pos:R:3:Z:I:1", "O 0 0 0 8", None),
+        ("Z:I:1:pos:R:3:species:S:1", "8 0 0 0 OW", None),
+        ("species:S:1:pos:R:3:Z:I:1", "O 0 0 0 7", "atom 1 is O in the column species and 7 in the column Z"),
+        ("numbers:I:1:symbols:S:1:pos:R:3", "1 c 0 0 0", "atom 1 is c in the column symbols and 1"),
+    ],
+)
+def test_symbols_and_atomic_numbers_agree(properties, line, said):
+    """ASE's reader takes the numbers: an O with Z=7 was a nitrogen."""
+    block = StructureLines("1\n", f"Properties={properties}\n", [line])
+    if said is None:
+        check_columns(block)
+    else:
+        with pytest.raises(BlockFault, match=said):
+            check_columns(block)

@@ -1,7 +1,9 @@
 """Recalculation: labels an existing dataset again with the reference of this folder's settings, in the same order.
 
 Each label is stored as soon as it is computed, so the same command continues after any stop. Structures that fail are
-reported with their index, counted from 0 as in ASE, written to the quarantine, and left out of the result.
+reported with their index, counted from 0 as in ASE, written to the quarantine, and left out of the result. What else
+the file says of a structure is kept (tags, columns, entries of the header), except labels: of two energies of two
+methods somebody would take the wrong one.
 
 Isolated neutral atoms are the zero of energy: they are computed as `aims-PAX-atomic-energies` does it, in their ground
 state and without the charge, spin and k-points that the reference has for molecules and crystals.
@@ -11,15 +13,18 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from aims_pax import labelled_data
+from aims_pax.atoms_info import ZERO_MOMENTS
 from aims_pax.core.relabel import Failure
 from aims_pax.engine.run_context import LabellingContext
 from aims_pax.errors import SettingsError, SetupError, Unphysical, failure_name
@@ -33,7 +38,6 @@ from aims_pax.labelled_data import (
     labelled_frame,
     origin_of,
     structure_text,
-    to_extxyz,
 )
 from aims_pax.record.restart_compatibility import remember_settings
 from aims_pax.report.tolerant_readers import structure_headers as structures_of
@@ -51,12 +55,21 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+OF_THE_FRAME = frozenset(
+    ("numbers", "positions", "masses", "initial_magmoms", "initial_charges", "move_mask", ZERO_MOMENTS)
+)  # columns
+_of_a_label = re.compile(
+    r"ref_.*|.*(energ|force(?!_?field)|stress|virial|dipole|polari[sz]a(tion|bility)|magmom|hessian|gradient).*"
+    r"|e|f|u0?|e_?(tot|dft|scf|ref)|toten"
+)
+
 
 @dataclass(frozen=True)
 class ListedStructure:
     """One structure of the input, with its further entries in the file and its old label, if any.
 
-    sound: all numbers are finite. Otherwise the frame has no id. atom: an isolated neutral atom.
+    sound: all numbers are finite. Otherwise the frame has no id. atom: an isolated neutral atom. columns, entries: what
+    else is written again, of each atom and of the header. left_out: names of labels under other names, which are not.
     """
 
     index: int
@@ -65,6 +78,9 @@ class ListedStructure:
     old: Label | None
     sound: bool
     atom: bool = False
+    columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    entries: Mapping[str, Any] = field(default_factory=dict)
+    left_out: frozenset[str] = frozenset()
 
     @property
     def name(self) -> str:
@@ -91,6 +107,7 @@ def run_recalculate(
     with open_reference(settings, console, "recalculate.log", others) as desk:
         log.info("recalculation: %d structures of %s", len(structures), source)
         _tell_atoms(structures)
+        _tell_left_out(structures, source)
         wanted = [LabelRequest(s.frame, s.name, s.system, s.atom) for s in sound]
         name = _identity(desk, wanted, source)
         _check_existing(desk, target, wanted)
@@ -135,10 +152,43 @@ def _structure(index: int, atoms: Atoms, keys: LabelKeys) -> ListedStructure:
         atoms.info.pop("frame_id", None)  # a hash of NaN is meaningless
     if sound and has_label(atoms, keys):
         read = labelled_frame(atoms, keys)
-        return ListedStructure(index, read.frame, read.origin, read.label, sound)
-    with np.errstate(invalid="ignore"):
-        frame = frame_of(atoms)
-    return ListedStructure(index, frame, origin_of(atoms, frame, keys), None, sound)
+        structure = ListedStructure(index, read.frame, read.origin, read.label, sound)
+    else:
+        with np.errstate(invalid="ignore"):
+            frame = frame_of(atoms)
+        structure = ListedStructure(index, frame, origin_of(atoms, frame, keys), None, sound)
+    return _with_further(structure, atoms, keys)
+
+
+def _with_further(structure: ListedStructure, atoms: Atoms, keys: LabelKeys) -> ListedStructure:
+    """With the columns and entries of the file that belong to the structure, and without those of other labels."""
+    replaced = {keys.energy, keys.forces, keys.stress, keys.virials}
+    columns = {n: a for n, a in atoms.arrays.items() if n not in OF_THE_FRAME | replaced}
+    entries = {
+        n: v for n, v in atoms.info.items() if isinstance(v, np.ndarray | dict | list) and n not in replaced
+    }
+    results = {} if atoms.calc is None else getattr(atoms.calc, "results", {})
+    labels = set(filter(is_label_name, {*columns, *entries, *structure.origin})) | (results.keys() - replaced)
+
+    def others(named: Mapping[str, Any]) -> dict[str, Any]:
+        return {n: value for n, value in named.items() if n not in labels}
+
+    return replace(
+        structure,
+        origin=others(structure.origin),
+        columns=others(columns),
+        entries=others(entries),
+        left_out=frozenset(labels),
+    )
+
+
+def is_label_name(name: str) -> bool:
+    """Whether a column or an entry of a header is called as a label of some method would be.
+
+    >>> [is_label_name(n) for n in ("DFT_energy", "Forces", "forcefield", "config_energy_weight", "E_tot")]
+    [True, True, False, False, True]
+    """
+    return "weight" not in name.lower() and _of_a_label.fullmatch(name.lower()) is not None
 
 
 def _as_requested(
@@ -248,7 +298,8 @@ def _texts(
     """Extended XYZ of each structure of the result, in the order of the input."""
     for s in structures:
         if s.index in labels:
-            yield to_extxyz([LabelledFrame(s.frame, labels[s.index], {**s.origin, **origins[s.index]})])
+            labelled = LabelledFrame(s.frame, labels[s.index], {**s.origin, **origins[s.index]})
+            yield structure_text(_with_columns(labelled.to_atoms(), s))
         elif keep_failed:
             yield _without_label(s, failed[s.index])
 
@@ -259,10 +310,26 @@ def _without_label(structure: ListedStructure, failure: Failure) -> str:
     if not structure.sound:
         del atoms.info["frame_id"]
     atoms.info.update(structure.origin, failure=failure.kind, reason=failure.reason.replace("\n", " "))
-    return structure_text(atoms)
+    return structure_text(_with_columns(atoms, structure))
+
+
+def _with_columns(atoms: Atoms, structure: ListedStructure) -> Atoms:
+    atoms.info = {**structure.entries, **atoms.info}
+    for name, values in structure.columns.items():
+        atoms.set_array(name, values)
+    return atoms
 
 
 # ---------------------------------------------------------------- reporting
+
+
+def _tell_left_out(structures: Sequence[ListedStructure], source: Path) -> None:
+    counts = Counter(name for s in structures for name in s.left_out)
+    if counts:
+        log.warning(
+            "not written with the new labels, because they may be those of another method: %s; they stay in %s",
+            ", ".join(f"{name} ({n} structures)" for name, n in sorted(counts.items())), source,
+        )  # fmt: skip
 
 
 def _tell_atoms(structures: Sequence[ListedStructure]) -> None:

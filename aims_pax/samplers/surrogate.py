@@ -30,6 +30,9 @@ log = logging.getLogger(__name__)
 FIRST = 5  # labels without which a process is not used
 NEWEST = 200  # labels that it learns at most
 RATTLE = 0.05  # Å, of structures that are made while the process cannot move atoms
+Electrons = dict[
+    tuple[Any, ...], dict[str, Any]
+]  # of the atoms of structures: the charge and the multiplicity
 
 
 class SurrogatePotential:
@@ -49,19 +52,37 @@ class SurrogatePotential:
         self._labelled: dict[str, LabelledFrame] = {}
         self._tried: set[str] = set()  # structures on which the baseline has not failed
         self._process: GaussianProcess | None = None
+        self._electrons: Electrons = {}
+        self._refused: set[str] = set()
         self.new_labels(given)
 
     def new_labels(self, labelled: Sequence[LabelledFrame]) -> None:
-        """Learn these too. Labels of isolated atoms, and those that it has already, change nothing."""
-        new = {x.id: x for x in labelled if len(x.frame) > 1 and x.id not in self._labelled}
+        """Learn these too. Labels of isolated atoms, and those that it has already, change nothing.
+
+        Of structures of the same atoms only those with the charge and multiplicity of the first are learnt.
+        """
+        new: dict[str, LabelledFrame] = {}
+        for x in labelled:
+            if len(x.frame) == 1 or x.id in self._labelled:
+                continue
+            if agree_on_electrons(x.frame, self._electrons):
+                new[x.id] = x
+            elif (name := electrons_in_words(x.frame)) not in self._refused:
+                self._refused.add(name)
+                log.warning(
+                    "surrogate: labels of %s are not learnt, and its structures are rattled: the process knows "
+                    "positions only, and has labels of these atoms with another charge or multiplicity",
+                    name,
+                )
         if new:
             self._labelled |= new
             self._process = None
 
     def ready(self, frame: Frame) -> bool:
-        """Whether it has learnt enough for structures like this: FIRST labels, and one of the same atoms."""
+        """Whether it has learnt enough for structures like this: FIRST labels, and one of the same atoms, charge and
+        multiplicity."""
         learnt = self._learnt()
-        if len(learnt) < FIRST:
+        if len(learnt) < FIRST or not agree_on_electrons(frame, self._electrons, learn=False):
             return False
         atoms = sorted(frame.numbers)
         return any(sorted(x.frame.numbers) == atoms and (x.frame.pbc == frame.pbc).all() for x in learnt)
@@ -171,6 +192,28 @@ class SurrogateDriven:
             self.inner.load_state_arrays(arrays)
 
 
+def agree_on_electrons(frame: Frame, known: Electrons, learn: bool = True) -> bool:
+    """Whether charge and multiplicity of this structure agree, as far as both are stated, with those of the same atoms.
+
+    learn: what they are is added to `known`, if it agrees.
+    """
+    atoms = (*sorted(frame.numbers.tolist()), *frame.pbc.tolist())
+    stated = {"charge": frame.charge, "spin": frame.spin}
+    own = {name: value for name, value in stated.items() if value is not None}
+    before = known.get(atoms, {})
+    if any(before.get(name, value) != value for name, value in own.items()):
+        return False
+    if learn:
+        known[atoms] = {**before, **own}
+    return True
+
+
+def electrons_in_words(frame: Frame) -> str:
+    """A structure and what it says of charge and multiplicity."""
+    charge = "" if frame.charge is None else f", charge {frame.charge:g}"
+    return f"{frame.formula}{charge}" + ("" if frame.spin is None else f", multiplicity {frame.spin}")
+
+
 def rattled_sample(
     system: System, surrogate: SurrogatePotential, sigma: float, name: str, rng: np.random.Generator
 ) -> Sample:
@@ -196,8 +239,20 @@ def labelled_file(folder: Path, name: str | None, place: str) -> list[LabelledFr
     try:
         found = list(read_extxyz(folder / Path(name).expanduser()))
         refuse_surrogate_labels(found, "learnt by a surrogate")
+        _one_charge_and_spin(found, name)
     except SettingsError as error:
         raise SettingsError(f"{place}: {error}") from error
     if not found:
         raise SettingsError(f"{place}: {name}: no structures in it")
     return found
+
+
+def _one_charge_and_spin(found: Sequence[LabelledFrame], name: str) -> None:
+    """Raise SettingsError for structures of the same atoms with different charges or multiplicities."""
+    known: Electrons = {}
+    for number, x in enumerate(found, 1):
+        if not agree_on_electrons(x.frame, known):
+            raise SettingsError(
+                f"{name}: structure {number} (counted from 1; {electrons_in_words(x.frame)}) has another charge or "
+                "multiplicity than one before it of the same atoms: a process knows positions only; give those of one"
+            )

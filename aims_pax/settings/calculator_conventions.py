@@ -38,7 +38,7 @@ class Conventions:
     of the frame); REFERENCE.kwargs takes precedence. closed_shell: the argument is also set for multiplicity 1.
     total_spin: it reads S from atoms.info["total_spin"], where structures of aims-PAX have 2S+1. molecules: it ignores
     the cell without a word, and would compute one cell of a crystal as a molecule. moments: it reads the initial
-    magnetic moments of the atoms; those that do not get none.
+    magnetic moments of the atoms; those that do not get none. highest: the largest multiplicity that it can be given.
     """
 
     charge: str | None = None
@@ -51,6 +51,7 @@ class Conventions:
     total_spin: bool = False
     molecules: bool = False
     moments: bool = True
+    highest: int | None = None
 
     def table(self) -> dict[str, Any]:
         """As a dict, for the description of a reference method."""
@@ -69,13 +70,14 @@ KNOWN: dict[str, Conventions] = {  # key: start of the module path, then the nam
     "ase.calculators.gaussian:Gaussian": Conventions("charge", "mult"),
     "ase.calculators.qchem:QChem": replace(_MULT, molecules=True),
     "ase.calculators.nwchem:NWChem": Conventions("charge", INITIAL_MOMENTS),
-    "ase.calculators.mopac:MOPAC": Conventions("charge", INITIAL_MOMENTS),
+    "ase.calculators.mopac:MOPAC": Conventions("charge", INITIAL_MOMENTS, highest=5),
     "ase.calculators.gamess_us:GAMESSUS": Conventions("contrl.icharg", "contrl.mult", molecules=True),
     "ase.calculators.turbomole:Turbomole": Conventions(
         "total charge", "multiplicity", open_shell={"uhf": True}
     ),
     "ase.calculators.cp2k:CP2K": replace(_MULT, open_shell={"uks": True}, moments=False),
-    "ase.calculators.dftb:Dftb": Conventions("Hamiltonian_Charge", fractions=True),
+    "ase.calculators.dftb:Dftb": Conventions("Hamiltonian_Charge", fractions=True, moments=False),
+    "ase.calculators.elk:ELK": Conventions(moments=False),
     "ase.calculators.vasp:Vasp": Conventions(
         "charge", "nupdown", unpaired=True, fractions=True, open_shell={"ispin": 2}, closed_shell=False
     ),
@@ -173,15 +175,32 @@ def arguments(kwargs: Mapping[str, Any], frame: Frame, how: Conventions, who: st
         )
     magnetic = frame.spin is None and frame.moments is not None and bool(frame.moments.any())
     if magnetic and not how.moments and entry_of(made, str(how.spin)) is None:
+        instead = (
+            "remove the moments, or choose a reference that reads them"
+            if how.spin is None
+            else "write spin=… (the multiplicity 2S+1) into the header of the structure, set MISC.spin, or remove the "
+            "moments"
+        )
         raise Unsupported(
-            f"{frame.formula} has initial magnetic moments, but {who} does not read them; write spin=… (the "
-            "multiplicity 2S+1) into the header of the structure, set MISC.spin, or remove the moments"
+            f"{frame.formula} has initial magnetic moments, but {who} does not read them; {instead}"
+        )
+    if how.highest is not None and (multiplicity := _multiplicity(frame)) > how.highest:
+        raise Unsupported(
+            f"{frame.formula} has multiplicity {multiplicity}, and {who} takes at most {how.highest}; choose another "
+            "reference"
         )
     if frame.charge is not None and how.charge not in (INFO, INITIAL_CHARGES):
         made = _with_charge(made, frame, how, who)
     if frame.spin is not None:
         made = _with_spin(made, frame, how, who)
     return made
+
+
+def _multiplicity(frame: Frame) -> int:
+    """2S+1 as stated, otherwise from the sum of the initial magnetic moments."""
+    if frame.spin is not None:
+        return frame.spin
+    return 1 if frame.moments is None else 1 + round(abs(float(frame.moments.sum())))
 
 
 def dressed(frame: Frame, how: Conventions) -> Frame:

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from aims_pax.atoms_info import STATEMENT_NUMBERS
 from aims_pax.errors import SettingsError
 from aims_pax.fortran import fortran_number
 from aims_pax.frames import Array, Frame
@@ -45,7 +46,6 @@ READ = (
     *("atom", "atom_frac", "lattice_vector", "initial_moment", "initial_charge"),
     *("velocity", "constrain_relaxation"),
 )
-STATEMENTS = {"homogeneous_field": 3, "set_vacuum_level": 1}  # keyword: number of values
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ class _Reader:
             "initial_charge": self._of_an_atom,
             "velocity": self._velocity,
             "constrain_relaxation": self._constraint,
-            **dict.fromkeys(STATEMENTS, self._statement),
+            **dict.fromkeys(STATEMENT_NUMBERS, self._statement),
         }
 
     def read(self, keyword: str, values: Sequence[str]) -> None:
@@ -179,7 +179,7 @@ class _Reader:
             self.last.fixed.update("xyz" if said[0] == ".true." else said[0])
 
     def _statement(self, keyword: str, values: Sequence[str]) -> None:
-        n = STATEMENTS[keyword]
+        n = STATEMENT_NUMBERS[keyword]
         numbers = _numbers(keyword, values, n, "x y z (V/Å)" if n == 3 else "one number (Å)")
         if keyword in self.statements:
             raise ValueError(f"{keyword} appears twice; keep one")

@@ -50,7 +50,7 @@ def unreadable_image(error: Exception) -> str:
     said = f"{type(error).__name__}: {' '.join(str(error).split())}"
     if isinstance(
         error, AttributeError | IndexError | TypeError
-    ):  # a reader that met what it does not expect
+    ):  # a reader that found what it does not expect
         return f"unreadable ({said}); is it complete? if so, convert it to extended XYZ"
     return said
 

@@ -11,7 +11,7 @@ import numpy as np
 from aims_pax import atoms_info, comment_line
 from aims_pax.errors import SettingsError
 from aims_pax.structure_files.images import Image, parsed
-from aims_pax.xyz_blocks import BlockFault, check_truth_values
+from aims_pax.xyz_blocks import BlockFault, check_elements, check_truth_values
 
 
 def split_xyz(text: str) -> list[str]:
@@ -54,9 +54,12 @@ def read_xyz(part: str) -> Image:
     comment, *rows = [*part.split("\n"), ""][1:]
     try:
         check_truth_values(comment, rows)
+        check_elements(comment, rows)
     except BlockFault as error:
         raise SettingsError(str(error)) from error
     atoms = parsed(part, "extxyz", properties_parser=comment_line.parse_comment_line)
+    if any(row.lstrip().startswith("VEC") for row in rows):
+        atoms.info.update(comment_line.entries_beside_vectors(comment))
     atoms_info.refuse_other_names(atoms)
     results = (
         getattr(atoms.calc, "results", {}) if atoms.calc is not None else {}

@@ -130,6 +130,34 @@ def test_what_else_the_file_says_stays_but_nothing_of_the_old_method(labelled):
     assert "dipole" not in atoms.info
 
 
+def test_columns_and_entries_of_the_structure_stay_and_labels_of_another_method_do_not(project):
+    water, broken = (f.to_atoms() for f in worlds.rattled(worlds.water(), 2))
+    broken = unlabellable(Frame.from_atoms(broken)).to_atoms()
+    for a in (water, broken):
+        a.set_tags([1, 2, 2])
+        a.set_array("site", np.array(["O1", "H1", "H2"]))
+        a.set_array("vector", np.arange(9.0).reshape(3, 3))
+        a.set_array("DFT_forces", np.ones((3, 3)))
+        a.info |= {"DFT_energy": -1.0, "energy": -2.0, "dipole": np.ones(3), "axis": np.array([0, 0, 1.0])}
+        a.info |= {"nested": {"a": [1, 2]}, "config_energy_weight": 1.0, "E_tot": -3.0}
+    write(project / "old.xyz", [water, broken])
+    done = recalc("old.xyz", "-o", "new.xyz", "--keep-failed", folder=project)
+    assert done.returncode == 0, done.stderr
+    names = ("DFT_energy", "DFT_forces", "E_tot", "dipole", "energy")
+    said = ", ".join(f"{name} (2 structures)" for name in names)
+    assert done.stdout.count(f"may be those of another method: {said}; they stay in old.xyz") == 1
+    for atoms in ase.io.read(project / "new.xyz", index=":"):
+        assert atoms.get_tags().tolist() == [1, 2, 2]
+        assert atoms.arrays["site"].tolist() == ["O1", "H1", "H2"]
+        assert atoms.arrays["vector"].tolist() == np.arange(9).reshape(3, 3).tolist()
+        assert (atoms.info["axis"].tolist(), atoms.info["nested"]) == ([0, 0, 1], {"a": [1, 2]})
+        assert atoms.info["config_energy_weight"] == 1.0
+        assert not {*names} & {*atoms.info, *atoms.arrays}
+        assert atoms.calc is None
+    (project / "new.xyz").write_text((project / "new.xyz").read_text().split("\n3\n")[0] + "\n")
+    assert [len(f.frame) for f in read_extxyz(project / "new.xyz")] == [3]
+
+
 def test_failed_structures_are_told_by_index_and_class_and_kept_apart(labelled):
     folder, done = labelled
     assert "structure 3 · Unphysical: not calculated: atoms O0 and H1 are 0.017 Å apart" in done.stdout

@@ -1,5 +1,7 @@
 """A process of the labels so far moves atoms where it can, and never labels a structure."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from ase.calculators.calculator import CalculationFailed
@@ -143,6 +145,35 @@ def test_a_file_of_labels_is_read_or_refused_with_its_key(tmp_path):
         with pytest.raises(SettingsError, match=r"^SAMPLERS\.0\.data: "):
             labelled_file(tmp_path, name, "SAMPLERS.0.data")
     assert labelled_file(tmp_path, None, "SAMPLERS.0.data") == []
+
+
+def with_charge(labelled, charge, spin=None):
+    return [replace(x, frame=replace(x.frame, charge=charge, spin=spin)) for x in labelled]
+
+
+def test_labels_of_another_charge_of_the_same_atoms_are_not_learnt(caplog):
+    """The process knows positions only: a cation and the neutral molecule would be one surface with two energies."""
+    neutral, cations = with_charge(DATA[:6], 0.0), with_charge(DATA[:9], 1.0, 2)
+    surrogate = SurrogatePotential(given=neutral)
+    surrogate.new_labels(cations)
+    surrogate.new_labels([*cations[6:], *DATA[6:]])
+    assert surrogate.process.frames == 9, "those that state nothing are learnt"
+    assert caplog.text.count("labels of H2, charge 1, multiplicity 2 are not learnt") == 1
+    assert surrogate.ready(neutral[0].frame)
+    assert not surrogate.ready(cations[0].frame)
+    inner = Inner()
+    (sample,) = made(SurrogateDriven(inner, surrogate), 1, of=(System("cation", cations[0].frame),))
+    assert inner.asked == []
+    assert sample.frame.charge == 1
+
+
+def test_data_of_several_charges_are_refused(tmp_path):
+    (tmp_path / "mixed.xyz").write_text(
+        to_extxyz([*with_charge(DATA[:2], 0.0), *with_charge(DATA[2:3], 1.0, 2)])
+    )
+    said = r"^SAMPLERS\.0\.data: mixed\.xyz: structure 3 .*H2, charge 1, multiplicity 2\) has another charge or mult"
+    with pytest.raises(SettingsError, match=said):
+        labelled_file(tmp_path, "mixed.xyz", "SAMPLERS.0.data")
 
 
 class Failing:

@@ -140,6 +140,27 @@ def test_moments_that_a_code_does_not_read_are_never_lost(name):
     assert dressed(triplet, KNOWN["ase.calculators.vasp:Vasp"]).moments is not None
 
 
+@pytest.mark.parametrize("name", ["dftb:Dftb", "elk:ELK"])
+def test_moments_are_refused_where_a_code_takes_no_multiplicity_either(name):
+    how, oxygen = KNOWN[f"ase.calculators.{name}"], replace(OXYGEN, spin=None, moments=np.array([1.0, 1.0]))
+    said = charge_refusal(oxygen, {}, how, name)
+    assert said == (
+        f"O2 has initial magnetic moments, but {name} does not read them; remove the moments, or choose a reference "
+        "that reads them"
+    )
+    assert charge_refusal(replace(oxygen, moments=None), {}, how, name) is None
+
+
+def test_mopac_of_ase_has_no_words_above_a_quintet():
+    """It ended with an IndexError for every structure."""
+    how = KNOWN["ase.calculators.mopac:MOPAC"]
+    assert charge_refusal(replace(OXYGEN, spin=5), {}, how, "MOPAC") is None
+    said = charge_refusal(replace(OXYGEN, spin=7), {}, how, "MOPAC")
+    assert said == "O2 has multiplicity 7, and MOPAC takes at most 5; choose another reference"
+    moments = replace(OXYGEN, spin=None, moments=np.array([3.0, 3.0]))
+    assert charge_refusal(moments, {}, how, "MOPAC") == said
+
+
 def test_gpaw_is_given_moments_that_it_keeps():
     """GPAW need not be installed to know how it is told."""
     how = KNOWN["gpaw:GPAW"]

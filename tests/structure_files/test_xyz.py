@@ -157,3 +157,17 @@ def test_constraints_that_ase_would_turn_round_are_refused():
     assert read_xyz(text.format("F", "T")).atoms.constraints[0].index.tolist() == [0]
     with pytest.raises(SettingsError, match="move_mask of atom 1 is '0'; expected T or F"):
         read_xyz(text.format(0, 1))
+
+
+def test_symbols_that_contradict_atomic_numbers_are_refused():
+    with pytest.raises(SettingsError, match="atom 1 is O in the column species and 7 in the column Z"):
+        read_xyz("1\nProperties=species:S:1:pos:R:3:Z:I:1\nO 0 0 0 7\n")
+
+
+def test_charge_and_multiplicity_beside_lines_of_cell_vectors_are_read():
+    """ASE's reader leaves the comment of such a structure unread."""
+    lines = "2\n{}\nH 0 0 0\nH 0 0 0.7\nVEC1 5 0 0\nVEC2 0 5 0\nVEC3 0 0 5\n"
+    atoms = read_xyz(lines.format("charge=1 spin=2")).atoms
+    assert (atoms.info["charge"], atoms.info["spin"], atoms.pbc.all()) == (1, 2, True)
+    with pytest.raises(SettingsError, match="read in Å"):
+        read_xyz(lines.format("units=bohr"))

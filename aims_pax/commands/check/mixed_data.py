@@ -27,6 +27,8 @@ def warnings(settings: Settings, systems: Sequence[System]) -> Iterator[str]:
     """Warnings for mixed charges or spins in the geometries and in each dataset of the user."""
     for text in mixed_charge_and_spin(s.frame for s in systems):
         yield f"MISC.path_to_geometry: {text}"
+    for text in _stated_for_some([s.frame for s in systems]):
+        yield f"MISC.path_to_geometry: {text}"
     active, misc = settings.active_learning, settings.misc
     keys = (misc.energy_key, misc.forces_key, misc.stress_key)
     for key in ("initial_train_dataset", "initial_valid_dataset"):
@@ -45,14 +47,40 @@ def warnings(settings: Settings, systems: Sequence[System]) -> Iterator[str]:
 
 def missing_charge_and_spin(geometries: Iterable[Frame], given: Sequence[Frame]) -> Iterator[str]:
     """One line for each charged or open-shell composition for which given structures lack charge and spin."""
-    for one in {f.formula: f for f in geometries if charged_or_open_shell(f)}.values():
-        silent = sum(f.formula == one.formula and f.charge is None and f.spin is None for f in given)
+    as_geometry = {f.formula for f in geometries if charged_or_open_shell(f)}
+    given = [f for f in given if len(f) > 1 or f.pbc.any()]  # atoms alone are in their ground state
+    for one in _charged_or_open_shell([*given, *geometries]):
+        silent = _silent(one, given)
         if silent:
-            state = f"charge {one.charge or 0:g}" + (f", multiplicity {one.spin}" if one.spin else "")
+            where = "as geometry" if one.formula in as_geometry else "in other structures"
             yield (
-                f"{one.formula} has {state} as geometry, but {silent} given structures have neither and count as "
+                f"{one.formula} has {_state(one)} {where}, but {silent} given structures have neither and count as "
                 f"neutral; add charge=… spin=… to the file; if they differ, {ADVICE}"
             )
+
+
+def _stated_for_some(geometries: Sequence[Frame]) -> Iterator[str]:
+    """One line for each composition of which one geometry is charged or open-shell, and another states nothing."""
+    for one in _charged_or_open_shell(geometries):
+        if _silent(one, geometries):
+            yield (
+                f"{one.formula} has {_state(one)} in one geometry, and neither charge nor spin is stated for another; "
+                f"state them for each (MISC.charge, MISC.spin); if they differ, {ADVICE}"
+            )
+
+
+def _charged_or_open_shell(frames: Iterable[Frame]) -> list[Frame]:
+    """The last of each composition."""
+    return list({f.formula: f for f in frames if charged_or_open_shell(f)}.values())
+
+
+def _silent(one: Frame, among: Sequence[Frame]) -> int:
+    """How many of the same composition state neither charge nor spin."""
+    return sum(f.formula == one.formula and f.charge is None and f.spin is None for f in among)
+
+
+def _state(frame: Frame) -> str:
+    return f"charge {frame.charge or 0:g}" + (f", multiplicity {frame.spin}" if frame.spin else "")
 
 
 def mixed_charge_and_spin(frames: Iterable[Frame]) -> Iterator[str]:

@@ -81,6 +81,8 @@ SINGLE_POINT: dict[str, dict[str, tuple[str, ...]]] = {
 }
 # ASE's calculator: arguments with free text, and the words in it by which atoms move
 MOVING_WORDS: dict[str, dict[str, str]] = {
+    "CRYSTAL": {"otherkeys": r"\b(optgeom|moldyn|freqcalc)\b"},
+    "ELK": {"tasks": r"\b0*([23]|42[01])\b"},
     "Gaussian": {"extra": r"\b(opt|scan|irc|bomd|admp)\b"},
     "GULP": {"keywords": r"\b(opti\w*|transition\w*|rfo|md)\b"},
     "MOPAC": {"task": r"^(?!.*\b1scf\b).*"},  # relaxes without this word
@@ -97,7 +99,7 @@ ONE_AT_A_TIME = ("ase.calculators.psi4",)
 # ASE's calculators that write files, but are no FileIOCalculator
 WRITE_FILES = frozenset(("CP2K", "Castep", "Psi4", "Vasp"))
 LARGEST_OUTPUT = 50_000_000  # bytes; larger files are densities and wave functions
-# what programs print that go on after an SCF cycle that did not converge
+# what programs print that continue after an SCF cycle that did not converge
 UNCONVERGED = (
     b"convergence NOT achieved after",  # Quantum ESPRESSO
     b"SCF run NOT converged",  # CP2K
@@ -338,7 +340,7 @@ def own_folder(calculator: Calculator, scratch: Path | None, frame: Frame) -> It
 
 
 def _check_outputs(folder: Path) -> None:
-    """Raise NotConverged if a text in this folder has one of the lines by which programs say so and go on."""
+    """Raise NotConverged if a text in this folder has one of the lines by which programs say so and continue."""
     for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.stat().st_size < LARGEST_OUTPUT):
         text = path.read_bytes()
         for phrase in UNCONVERGED:

@@ -68,3 +68,23 @@ def test_given_structures_without_a_charge_beside_a_charged_geometry_are_warned_
     assert "H2O has charge 1 as geometry, but 2 given structures have neither" in line
     assert not list(mixed_data.missing_charge_and_spin([silent], [silent]))
     assert not list(mixed_data.missing_charge_and_spin([cation], [cation]))
+
+
+def test_given_structures_of_which_only_some_state_a_charge_are_warned_about():
+    cation, silent = (Frame([8, 1, 1], [[0, 0, 0], [1, 0, 0], [0, 1, 0]], charge=q) for q in (1, None))
+    (line,) = mixed_data.missing_charge_and_spin([silent], [silent, cation, silent])
+    assert "H2O has charge 1 in other structures, but 2 given structures have neither" in line
+    carbon = Frame([6], [[0, 0, 0]])
+    assert not list(mixed_data.missing_charge_and_spin([silent], [carbon, replace(carbon, spin=3)]))
+
+
+def test_a_charged_geometry_beside_one_that_states_nothing_is_warned_about(tmp_path):
+    """What states nothing is neutral for the reference: labels of two surfaces, and nothing was said."""
+    folder = write_project(tmp_path, {"REFERENCE": worlds.XTB}, systems={"neutral": WATER, "cation": CATION})
+    settings = checked_settings(folder)
+    from aims_pax.settings.geometries import read_geometries
+
+    (line,) = mixed_data.warnings(settings, read_geometries(settings))
+    assert line.startswith(
+        "MISC.path_to_geometry: H2O has charge 1, multiplicity 2 in one geometry, and neither"
+    )
