@@ -511,7 +511,9 @@ def _full(state: State) -> str:
 
 
 def _why_over(state: State, rules: ExploreRules) -> str | None:
-    """A stop reason that no single event causes: the budget is spent and all answered, or all trajectories ended."""
+    """A stop reason that no single event causes: the set is full or the budget spent and all answered, or all
+    trajectories ended.
+    """
     waiting = bool(
         any(t.status == "waiting" for t in state.trajectories)
         or state.tests
@@ -524,6 +526,8 @@ def _why_over(state: State, rules: ExploreRules) -> str | None:
     done = all_done(state, rules)
     if done is not None and not waiting:
         return done
+    if state.n_train >= rules.max_train and not waiting:  # the limit was lowered
+        return _full(state)
     unlearnt = rules.by_windows and state.window.epochs_left
     if budget_spent(state, rules) and not waiting and not unlearnt:
         return f"max_labels: {state.n_asked + max(0, rules.n_test - state.n_tests)} reference calculations"

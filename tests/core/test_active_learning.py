@@ -235,6 +235,23 @@ def test_max_train_set_size_stops_and_labels_under_way_are_still_kept():
 
 
 @pytest.mark.parametrize("acquisition", ["window", "crossing"])
+def test_a_limit_of_the_training_set_lowered_below_its_size_ends_the_run_with_the_reason(acquisition):
+    rules = replace(RULES, max_train=50, acquisition=acquisition, window=50)
+    state = fresh(2, rules=rules)
+    less = replace(rules, max_train=15)
+    again = active_learning.reopen(state, ("a", "a"), less)
+    assert again.stopped == "max_train_set_size: 20 training points"
+    asked = replace(state.trajectories[0], status="waiting", frame="x")
+    waiting = replace(state, trajectories=(asked, state.trajectories[1]))
+    again = active_learning.reopen(waiting, ("a", "a"), less)
+    assert again.stopped is None
+    assert RequestLabel("x") in active_learning.outstanding(again, less)  # its label is used
+    ended, effects = labelled(again, less)
+    assert any(isinstance(e, AddToDataset) and e.frame == "x" for e in effects)
+    assert ended.stopped == "max_train_set_size: 21 training points"
+
+
+@pytest.mark.parametrize("acquisition", ["window", "crossing"])
 def test_a_training_set_that_is_full_at_the_beginning_is_not_added_to(acquisition):
     rules = replace(RULES, max_train=20, acquisition=acquisition, window=50, warm_up_epochs=5)
     state = fresh(2, rules=rules)
