@@ -130,7 +130,10 @@ def reopen(state: State, systems: tuple[str, ...], rules: ExploreRules) -> State
         tested = _end(replace(state, stopped=None), why or _full(state), rules)[0]
         if tested.closing:  # n_test was raised, and the budget has room for the missing test frames
             return tested
-    return state if state.stopped is None else before
+    if state.stopped:
+        return before
+    ended = _why_over(state, rules)  # while closing: no trajectory is left that could give test frames
+    return state if ended is None else replace(state, stopped=ended)
 
 
 def outstanding(state: State, rules: ExploreRules) -> tuple[Work, ...]:
@@ -200,11 +203,12 @@ def step(state: State, event: Event, rules: ExploreRules) -> tuple[State, tuple[
 
 def _end(state: State, why: str, rules: ExploreRules) -> tuple[State, tuple[Effect, ...]]:
     """A limit is reached: stop, or draw the missing test frames first."""
-    moving = any(t.status != "done" for t in state.trajectories)
+    rested = tuple(
+        (replace(t, status="running") if t.status == "training" else t).run_on(rules)
+        for t in state.trajectories
+    )
+    moving = any(t.status != "done" for t in rested)
     if state.closing is None and state.n_tests < rules.n_test and moving:
-        rested = tuple(
-            replace(t, status="running") if t.status == "training" else t for t in state.trajectories
-        )
         state = replace(state, closing=why, trajectories=rested, window=replace(state.window, candidates=()))
         missing = rules.n_test - state.n_tests
         return state, (LogMessage(f"{why}; the trajectories continue until {missing} test frames are drawn"),)
@@ -511,7 +515,9 @@ def _full(state: State) -> str:
 
 
 def _why_over(state: State, rules: ExploreRules) -> str | None:
-    """A stop reason that no single event causes: the budget is spent and all answered, or all trajectories ended."""
+    """A stop reason that no single event causes: the set is full or the budget spent and all answered, or all
+    trajectories ended.
+    """
     waiting = bool(
         any(t.status == "waiting" for t in state.trajectories)
         or state.tests
@@ -524,6 +530,8 @@ def _why_over(state: State, rules: ExploreRules) -> str | None:
     done = all_done(state, rules)
     if done is not None and not waiting:
         return done
+    if state.n_train >= rules.max_train and not waiting:  # the limit was lowered
+        return _full(state)
     unlearnt = rules.by_windows and state.window.epochs_left
     if budget_spent(state, rules) and not waiting and not unlearnt:
         return f"max_labels: {state.n_asked + max(0, rules.n_test - state.n_tests)} reference calculations"

@@ -129,9 +129,11 @@ def reopen(state: State, rules: ConvergeRules) -> State:
 
 
 def outstanding(state: State, rules: ConvergeRules) -> tuple[Work, ...]:
-    """One visit for each member that is not done."""
+    """One visit for each member that is not done; of no epoch if the limit was lowered below those it has had."""
     return tuple(
-        RunTraining(p.visit, int(min(rules.epochs_per_visit, rules.max_epochs - p.epochs_here)), p.member)
+        RunTraining(
+            p.visit, max(0, int(min(rules.epochs_per_visit, rules.max_epochs - p.epochs_here))), p.member
+        )
         for p in state.members
         if not p.done
     )

@@ -69,15 +69,19 @@ def begin(rules: InitialRules) -> State:
 
 
 def reopen(state: State, rules: InitialRules) -> State:
-    """The state after a change of settings: a stop is cancelled if its limit was raised; new systems are sampled."""
+    """The state after a change of settings: a stop is cancelled if its limit was raised, and one that a lowered limit
+    asks for comes before the next batch; new systems are sampled.
+    """
     known = dict(state.valid)
     state = replace(state, valid=tuple((s, known.get(s, 0)) for s in dict.fromkeys([*known, *rules.systems])))
-    if state.stopped is None or state.phase == "label":
+    if state.phase == "label":
         return state
-    n_train = sum(m.n_train for m in state.members)
+    over = _limit_reached(state, rules)
+    if state.stopped is None:
+        begun = state.phase == "sample" and state.epochs > 0
+        return replace(state, stopped=over) if begun else state
     mae = sum(state.force_mae) / len(state.force_mae) if state.force_mae else math.nan
-    good = rules.desired_acc > 0 and mae <= rules.desired_acc
-    if good or state.epochs >= rules.max_epochs or n_train >= rules.max_train:
+    if over or (rules.desired_acc > 0 and mae <= rules.desired_acc):
         return state
     return replace(state, stopped=None, empty=0)
 
@@ -91,7 +95,9 @@ def outstanding(state: State, rules: InitialRules) -> tuple[Work, ...]:
         return ()
     if state.phase == "sample":
         return (RunSampler(state.visit, _per_system(state, rules)),)
-    return (RunTraining(state.visit, int(min(rules.epochs_per_visit, rules.max_epochs - state.epochs))),)
+    return (
+        RunTraining(state.visit, max(0, int(min(rules.epochs_per_visit, rules.max_epochs - state.epochs)))),
+    )
 
 
 def step(state: State, event: Event, rules: InitialRules) -> tuple[State, tuple[Effect, ...]]:
@@ -201,7 +207,6 @@ def _trained(state: State, event: Trained, rules: InitialRules) -> tuple[State, 
         epochs=state.epochs + event.work.epochs,
         force_mae=event.force_mae,
     )
-    n_train = sum(m.n_train for m in state.members)
     good = rules.desired_acc > 0 and mae <= rules.desired_acc
     believed = sum(n for _, n in state.valid) >= BELIEVED and all(
         n >= BELIEVED_PER_SYSTEM for _, n in state.valid
@@ -211,14 +216,20 @@ def _trained(state: State, event: Trained, rules: InitialRules) -> tuple[State, 
         effects = (
             LogMessage(f"force MAE {1000 * mae:.1f} meV/Å reached on too few validation frames: continuing"),
         )
-    reason = None
+    reason = _limit_reached(state, rules)
     if good and believed:
         reason = f"desired_acc × scale: force MAE {1000 * mae:.1f} meV/Å on the validation sets"
-    elif state.epochs >= rules.max_epochs:
-        reason = f"max_initial_epochs: {state.epochs}"
-    elif n_train >= rules.max_train:
-        reason = f"max_initial_set_size: {n_train} training points"
     if reason:
         state = replace(state, stopped=reason)
         effects = (*effects, LogMessage(f"stop: {reason}"))
     return state, effects
+
+
+def _limit_reached(state: State, rules: InitialRules) -> str | None:
+    """The reason when the epochs or the training points are as many as they may be."""
+    n_train = sum(m.n_train for m in state.members)
+    if state.epochs >= rules.max_epochs:
+        return f"max_initial_epochs: {state.epochs}"
+    if n_train >= rules.max_train:
+        return f"max_initial_set_size: {n_train} training points"
+    return None

@@ -43,8 +43,10 @@ def begin(rules: PretrainingRules) -> State:
 
 
 def reopen(state: State, rules: PretrainingRules) -> State:
-    """The state after a change of settings: it continues if more structures are wanted."""
-    if state.stopped is None or state.frames >= rules.n_frames:
+    """The state after a change of settings: it continues if more structures are wanted, ends with enough."""
+    if state.frames >= rules.n_frames:
+        return replace(state, stopped=state.stopped or f"n_frames: {state.frames} structures")
+    if state.stopped is None:
         return state
     return replace(state, stopped=None, empty=0)
 

@@ -17,7 +17,7 @@ class Replay:
     """Numbers of structures in a visit. `fresh`: the newest structures, which are always in it.
 
     Trajectories wait for training in the order of their points, so with `fresh` = number of trajectories a visit has
-    every point that a trajectory waits for.
+    every point that a trajectory waits for; by windows `fresh` is at least the labels of one.
     """
 
     train: int

@@ -10,6 +10,7 @@ import torch
 from ase.data import chemical_symbols, covalent_radii
 from ase.geometry import complete_cell
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 from torch import Tensor
 
 from aims_pax.md.batch import MDBatch
@@ -147,6 +148,12 @@ def _pairs(state: MDState, positions: NDArray[np.float64], cell: NDArray[np.floa
     if _lists_all(state):
         i, j = np.triu_indices(len(state), 1)
         return i.astype(np.int64), j.astype(np.int64), np.zeros((len(i), 3)), half[i] + half[j]
+    if not state.pbc.any():  # a grid over the space between fragments that fly apart would fill the memory
+        i, j = cKDTree(positions).query_pairs(2 * half.max() + SKIN, output_type="ndarray").astype(np.int64).T
+        reach = half[i] + half[j]
+        near = np.square(positions[j] - positions[i]).sum(1) < (reach + SKIN) ** 2
+        i, j, reach = i[near], j[near], reach[near]
+        return i, j, np.zeros((len(i), 3)), reach
     from matscipy.neighbours import neighbour_list
 
     box, origin = _box(state, positions, cell)
@@ -169,9 +176,6 @@ def _box(
     state: MDState, positions: NDArray[np.float64], cell: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """A cell with a volume that contains all atoms along open directions; periodic vectors stay."""
-    if not state.pbc.any():
-        low, high = positions.min(0) - 1, positions.max(0) + 1
-        return np.diag(high - low), low
     cell = np.where(state.pbc[:, None], cell, 0.0)  # an open direction's vector may be short or missing
     cell = complete_cell(cell)
     along = positions @ np.linalg.inv(cell)

@@ -197,8 +197,8 @@ class ModelCalculator(Calculator):
         forces = _numpy(said.forces)  # (M, N, 3)
         if not (np.isfinite(energies).all() and np.isfinite(forces).all()):
             raise CalculationFailed(
-                f"energy or forces of {atoms.get_chemical_formula()} are not finite: positions are not finite, or "
-                "the atoms are too far apart or too dense"
+                f"energy or forces of {atoms.get_chemical_formula()} are not finite: positions are not finite, the "
+                "atoms are too far apart or too dense, or the cell has no lattice vector along a periodic direction"
             )
         acting = slice(0, self.acting)
         energy = float(energies[acting].mean())

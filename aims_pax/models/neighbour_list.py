@@ -28,6 +28,7 @@ from aims_pax.frames import Array, Frame
 Ints = NDArray[np.int64]
 
 FAR = 1e5  # Å from the mean position: beyond this the structure has exploded
+FLAT = 1e-6  # Å or Å²: length or area of a wire's or slab's cell, below which it has no lattice
 CROWD = 3000  # neighbours per atom: beyond this the cell has collapsed
 
 
@@ -72,15 +73,17 @@ def _box(positions: Array, cell: Array, pbc: NDArray[np.bool_], cutoff: float) -
 
 
 def is_sane_structure(positions: Array, cell: Array, pbc: NDArray[np.bool_], cutoff: float) -> bool:
-    """Whether a neighbour list can be made: all finite, not exploded, not collapsed."""
+    """Whether a neighbour list can be made: all finite, not exploded, not collapsed, lattice vectors independent."""
     if not (np.isfinite(positions).all() and np.isfinite(cell).all()):
         return False
     if np.abs(positions - positions.mean(0)).max(initial=0) > FAR:
         return False
+    if not pbc.any():
+        return True
+    volume = abs(np.linalg.det(completed(cell, pbc)))
     if pbc.all():
-        volume = abs(np.linalg.det(cell))
         return bool(len(positions) * 4.19 * cutoff**3 < CROWD * volume)
-    return True
+    return bool(volume > FLAT)
 
 
 @dataclass(frozen=True)

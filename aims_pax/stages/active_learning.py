@@ -199,7 +199,7 @@ class ExploreWorld(StageEnvironment):
                 settings.replay_strategy,
             )
         sizes = settings.train_subset_size, settings.valid_subset_size
-        self.replay = None if whole else Replay(*sizes, fresh=len(dealt))
+        self.replay = None if whole else Replay(*sizes, fresh=new_points(settings, len(dealt)))
         self.movers: MDPool | None = None
         self.observer = TrajectoryRecorder(run.folder, len(dealt))
         self.written = [
@@ -424,14 +424,22 @@ class ExploreWorld(StageEnvironment):
             self.states[i] = MDState.from_arrays(stored[str(i)])
 
 
+def new_points(settings: ActiveLearningSettings, trajectories: int) -> int:
+    """The largest number of training points that wait for the same visit: one per trajectory, or those of a window."""
+    per_window = settings.labels_per_window if settings.acquisition == "window" else None
+    return max(trajectories, per_window or 0)
+
+
 def _last_step(path: Path) -> int:
-    """The last MD step in a trajectory file; 0 when there is none."""
-    if not path.exists():
-        return 0
-    steps = [
-        word for line in path.open(encoding="utf-8") for word in line.split() if word.startswith("step=")
-    ]
-    return int(steps[-1].removeprefix("step=")) if steps else 0
+    """The last MD step in the complete lines of a trajectory file; 0 when there is none."""
+    last = "0"
+    if path.exists():
+        with path.open(encoding="utf-8", errors="replace") as file:  # a crash may have left half a character
+            for line in file:
+                if "step=" in line and line.endswith("\n"):
+                    steps = [w.removeprefix("step=") for w in line.split() if w.startswith("step=")]
+                    last = next((step for step in steps if step.isdecimal()), last)
+    return int(last)
 
 
 def collect_analysis(folder: Path) -> None:

@@ -44,7 +44,8 @@ class FrameSelection:
             given = set(work.frames)
             others = self._points([i for i in known if i not in given and self._comparable(frame(i))], frame)
             points = self._points(work.frames, frame)
-            self._features = {i: x for i, x in self._features.items() if i in {*known, *given}}
+            used = {*known, *given}
+            self._features = {i: x for i, x in self._features.items() if i in used}
             chosen = farthest_first(points, work.n, others if len(others) else None, weights)
         return tuple(work.frames[k] for k in chosen)
 

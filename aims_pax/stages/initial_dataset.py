@@ -44,6 +44,7 @@ def run_initial_dataset(run: RunContext) -> stage.State:
     world = InitialWorld(run)
     world.rules = rules
     state = world.restore(stage.State)
+    complete = state is not None and bool(state.stopped)
     if state is None:
         run.dataset.begin_again(0)
         discard(run.folder, "converge-initial")  # it converged on the data of an earlier attempt
@@ -53,10 +54,11 @@ def run_initial_dataset(run: RunContext) -> stage.State:
             world.entries
         )  # drop what active learning added, if its snapshots were removed
         state = stage.reopen(state, rules)
-    if state.stopped:
+    if state.stopped and complete:
         log.info("the initial dataset is complete (%s)", state.stopped)
     else:
-        log.info("initial dataset: %s", " · ".join(f"{s.name} ({s.frame.formula})" for s in run.systems))
+        names = " · ".join(f"{s.name} ({s.frame.formula})" for s in run.systems)
+        log.info("initial dataset: %s%s", names, f" · stop: {state.stopped}" if state.stopped else "")
         state = world.drive(state, rules)
         if not state.epochs:
             raise SetupError(

@@ -9,6 +9,7 @@ import pytest
 
 from aims_pax.core import active_learning
 from aims_pax.core.rules import ExploreRules
+from aims_pax.core.warm_up import WarmUp
 from aims_pax.core.work import (
     AddToDataset,
     Advanced,
@@ -232,6 +233,42 @@ def test_max_train_set_size_stops_and_labels_under_way_are_still_kept():
     state, effects = labelled(state, rules)
     assert any(isinstance(e, AddToDataset) and e.frame == "y" for e in effects)
     assert active_learning.outstanding(state, rules) == ()
+
+
+@pytest.mark.parametrize("acquisition", ["window", "crossing"])
+def test_a_limit_of_the_training_set_lowered_below_its_size_ends_the_run_with_the_reason(acquisition):
+    rules = replace(RULES, max_train=50, acquisition=acquisition, window=50)
+    state = fresh(2, rules=rules)
+    less = replace(rules, max_train=15)
+    again = active_learning.reopen(state, ("a", "a"), less)
+    assert again.stopped == "max_train_set_size: 20 training points"
+    asked = replace(state.trajectories[0], status="waiting", frame="x")
+    waiting = replace(state, trajectories=(asked, state.trajectories[1]))
+    again = active_learning.reopen(waiting, ("a", "a"), less)
+    assert again.stopped is None
+    assert RequestLabel("x") in active_learning.outstanding(again, less)  # its label is used
+    ended, effects = labelled(again, less)
+    assert any(isinstance(e, AddToDataset) and e.frame == "x" for e in effects)
+    assert ended.stopped == "max_train_set_size: 21 training points"
+
+
+def test_steps_lowered_below_those_of_a_trajectory_end_it_also_while_test_frames_are_drawn():
+    rules = replace(RULES, max_train=21, n_test=3, test_due=(0.9,) * 3, test_trajectory=(0, 0, 0))
+    state = fresh(2, rules=rules)
+    t = replace(state.trajectories[0], step=500)
+    training = replace(t, status="training", n_train=20)
+    waiting = replace(t, status="waiting", frame="x")
+    state = replace(state, trajectories=(training, waiting), warm_up=WarmUp())
+    less = replace(rules, max_steps=200)
+    again = active_learning.reopen(state, ("a", "a"), less)
+    ended, _ = labelled(again, less)  # the set is full
+    assert ended.stopped == "max_train_set_size: 21 training points"  # nothing moves backwards
+    closing, _ = labelled(state, rules)
+    assert closing.closing
+    assert moves(closing, rules)
+    again = active_learning.reopen(closing, ("a", "a"), less)
+    assert again.stopped == "max_train_set_size: 21 training points"
+    assert active_learning.outstanding(again, less) == ()
 
 
 @pytest.mark.parametrize("acquisition", ["window", "crossing"])

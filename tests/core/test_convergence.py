@@ -1,6 +1,7 @@
 """Convergence as a state machine."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -55,6 +56,19 @@ def test_more_epochs_go_on_and_more_patience_too_but_nothing_else():
     assert patient.stopped == "converged"
     assert convergence.reopen(patient, ConvergeRules((0,), 5, 0.0, 200)) is patient
     assert convergence.reopen(patient, ConvergeRules((0,), 9, 0.0, 200)).stopped is None
+
+
+def test_a_limit_lowered_below_the_epochs_of_a_member_ends_it_without_taking_any_back():
+    state = convergence.begin(ConvergeRules((0,), patience=50, margin=0.0, max_epochs=100))
+    state = replace(
+        state, members=(replace(state.members[0], epochs=50, best_epoch=50, best=0.1, best_mae=0.1),)
+    )
+    less = ConvergeRules((0,), patience=50, margin=0.0, max_epochs=30)
+    (visit,) = convergence.outstanding(state, less)
+    assert visit.epochs == 0
+    ended, _ = convergence.step(state, Trained(visit, 10, (0.1,), (0.1,)), less)
+    assert (ended.members[0].epochs, ended.members[0].best_epoch) == (50, 50)
+    assert ended.stopped
 
 
 def test_a_loss_that_is_not_finite_is_never_the_best():

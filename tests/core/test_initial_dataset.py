@@ -3,6 +3,7 @@
 import json
 import math
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -93,6 +94,20 @@ def test_max_initial_set_size_alone_stops_and_is_hardly_overshot():
     n_train = sum(s == "train" for _, s, _ in added)
     assert state.stopped.startswith("max_initial_set_size")
     assert 50 <= n_train <= 58
+
+
+@pytest.mark.parametrize("less", [{"max_epochs": 5}, {"max_train": 10}])
+def test_a_limit_that_was_lowered_to_what_there_is_stops_before_the_next_batch(less):
+    state, _, events = run(rules(max_epochs=5))
+    state = initial_dataset.reopen(state, rules(max_epochs=20))
+    assert initial_dataset.outstanding(state, rules(max_epochs=20))[0] == RunSampler(1, 12)
+    stopped = initial_dataset.reopen(state, rules(**less))
+    assert stopped.stopped
+    assert initial_dataset.outstanding(stopped, rules(**less)) == ()
+    begun = initial_dataset.reopen(initial_dataset.begin(rules()), rules(max_epochs=0))
+    assert begun.stopped is None  # without any training there is no model
+    training = replace(state, phase="train", epochs=10)
+    assert initial_dataset.outstanding(training, rules(max_epochs=5)) == (RunTraining(1, 0),)
 
 
 def test_desired_accuracy_stops_once_there_are_ten_validation_frames():

@@ -54,6 +54,9 @@ def test_more_structures_can_be_asked_for_later():
     final, more = run(rules(n_frames=31), again)
     assert (final.frames, len(first) + len(more)) == (31, 31)
     assert pretraining.reopen(state, rules(n_frames=20)) == state
+    fewer = pretraining.reopen(again, rules(n_frames=20))  # lowered before the end
+    assert fewer.stopped == f"n_frames: {state.frames} structures"
+    assert pretraining.outstanding(fewer, rules(n_frames=20)) == ()
 
 
 def test_a_batch_that_was_not_asked_for_raises():

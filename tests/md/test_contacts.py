@@ -105,6 +105,15 @@ def test_a_small_molecule_lists_all_its_pairs_once_and_never_again():
     assert int(contacts.close(far).sum()) == ALL_PAIRS - 1  # neighbours: hydrogen may come as near as 0.31 Å
 
 
+def test_fragments_that_fly_apart_need_no_more_memory_than_before():
+    near = line(ALL_PAIRS + 1)
+    far = np.concatenate([near.positions, [[3e4, -2e4, 5e4], [3e4, -2e4, 5e4 + 0.5]]])
+    whole = Frame([*near.numbers, 1, 1], far)
+    contacts = Contacts(MDBatch.of([MDState.start(whole, 300, 1)], "cpu"))
+    alone = Contacts(MDBatch.of([MDState.start(near, 300, 1)], "cpu"))
+    assert len(contacts.first) == len(alone.first) + 1
+
+
 def test_lists_are_made_anew_only_where_atoms_have_moved():
     still, moving = (MDState.start(line(ALL_PAIRS + 1), 300, k) for k in (1, 2))
     contacts = Contacts(MDBatch.of([still, moving], "cpu"))

@@ -167,6 +167,9 @@ def test_what_it_cannot_compute_it_says_in_a_sentence(files, tmp_path):
     gone.positions[0] = np.nan
     with pytest.raises(CalculationFailed, match="C2H6O are not finite"):
         calc.get_property("energy", gone)
+    for pbc, cell in (([True, True, False], [3, 0, 0]), ([False, False, True], [3, 3, 0]), (True, [3, 3, 0])):
+        with pytest.raises(CalculationFailed, match="no lattice vector along a periodic direction"):
+            calc.get_property("energy", Atoms(ETHANOL.numbers, ETHANOL.positions, cell=cell, pbc=pbc))
     assert np.isfinite(calc.get_property("energy", ETHANOL))
     for path, words in (
         (tmp_path / "no.model", "no such file"),

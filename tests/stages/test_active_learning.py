@@ -10,7 +10,7 @@ from aims_pax.core.rules import BELIEVED, ExploreRules
 from aims_pax.core.work import RunTraining, Trained
 from aims_pax.dataset import Dataset
 from aims_pax.frames import Frame, Label, LabelledFrame
-from aims_pax.stages.active_learning import _sizes, fair_or_all
+from aims_pax.stages.active_learning import _last_step, _sizes, fair_or_all, new_points
 from aims_pax.systems import System
 
 RULES = ExploreRules(
@@ -49,3 +49,26 @@ def test_a_system_whose_trajectories_are_all_hot_or_biased_is_judged_by_them():
     assert fair_or_all(names, [False, False, True, False]) == (1, 2, 3)
     assert fair_or_all(names, [True, False, True, True]) == (0, 2, 3)
     assert fair_or_all(names, [False] * 4) == (0, 1, 2, 3)
+
+
+def test_a_visit_on_a_random_subset_has_every_point_of_a_window():
+    def settings(acquisition, per_window):
+        return SimpleNamespace(acquisition=acquisition, labels_per_window=per_window)
+
+    assert new_points(settings("window", 12), 4) == 12
+    assert new_points(settings("window", 2), 4) == 4
+    assert new_points(settings("window", None), 4) == 4
+    assert new_points(settings("crossing", 12), 4) == 4
+
+
+def test_the_step_of_a_line_that_a_crash_has_cut_is_not_read(tmp_path):
+    path = tmp_path / "trajectory.xyz"
+    assert _last_step(path) == 0
+    whole = "1\nProperties=species:S:1:pos:R:3 step=1250 trajectory=0\nH 0 0 0\n"
+    for cut in ("", "1\nProperties=species:S:1:pos:R:3 step=12", "1\nProperties=species:S:1:pos:R:3 step="):
+        path.write_text(whole + cut)
+        assert _last_step(path) == 1250
+        path.write_text(whole + cut + "\n" + whole.replace("1250", "1300"))
+        assert _last_step(path) == 1300
+    path.write_bytes(whole.encode() + "system=Ä".encode()[:-1])
+    assert _last_step(path) == 1250

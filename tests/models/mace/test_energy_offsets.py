@@ -184,3 +184,14 @@ def test_a_file_as_origin_of_the_energies_frees_the_shift_alone():
     E0 = made.statistics.E0
     refit(made, TRAIN, SAMPLE)
     np.testing.assert_array_equal(made.statistics.E0, E0)
+
+
+def test_the_shift_takes_what_single_precision_cannot_hold_of_total_energies_of_heavy_elements():
+    store = GraphCache((29,), 3.5, torch.float32)
+    graphs = [replace(g, energy=g.energy - 535012.37 * len(g)) for g in store.of(copper(10))]  # as of gold
+    made = member(graphs, (29,), store=store)
+    made.shift_offsets(E0=made.statistics.E0 + 0.4, shift=made.statistics.shift + 0.02)
+    refit(made, graphs)
+    assert abs(np.mean(residuals(made, graphs)) / 4) < 1e-4
+    refit(made, graphs, 4)  # on a sample
+    assert abs(np.mean(residuals(made, graphs)) / 4) < 0.02
