@@ -19,6 +19,7 @@ from aims_pax.labelled_data import LabelKeys
 from aims_pax.models.base import ForceFieldModel
 from aims_pax.models.kinds import kind_of_run
 from aims_pax.potential import Potential
+from aims_pax.record import delivery_progress
 from aims_pax.record.delivered_models import FILE as MODELS
 from aims_pax.record.delivered_models import content, file_digest, remove_replaced
 from aims_pax.report.formatting import missing_test_frames
@@ -41,7 +42,8 @@ def deliver(run: RunContext, chosen: list[int]) -> None:
     from aims_pax.report.run_verdict import run_verdict
     from aims_pax.report.training_copies import copies_line
 
-    results, kind = run.folder.results, kind_of_run(run.settings)
+    results, kind, restart = run.folder.results, kind_of_run(run.settings), run.folder.restart
+    delivery_progress.begin_step(restart, delivery_progress.MODELS)
     delivered_files = _save_members(run, chosen)
     sets = {
         "training": run.dataset.union("train"),
@@ -68,6 +70,7 @@ def deliver(run: RunContext, chosen: list[int]) -> None:
         log.info("%s of an earlier end of this run removed: its member is not delivered there now", path)
     run.folder.write_text(results / MODELS, content(entries))
     potential = run.ensemble.potential(members=chosen)
+    delivery_progress.begin_step(restart, delivery_progress.PREDICTIONS)
     _predict(run, potential, sets)
     for name, frames in sets.items():
         if frames and name != "training":
@@ -83,9 +86,12 @@ def deliver(run: RunContext, chosen: list[int]) -> None:
     if copies := copies_line(record):
         log.info("%s", copies)
     if misc.report or "md_test" in misc.model_fields_set:
+        delivery_progress.begin_step(restart, delivery_progress.MD_TEST)
         _test_in_md(run, chosen)
     if misc.report:
+        delivery_progress.begin_step(restart, delivery_progress.REPORT)
         _report(run)
+    delivery_progress.all_written(restart)
     end = run_verdict(replace(record, state="finished"))
     log.info('in ASE, with the uncertainty of the committee: aims_pax.calculator("%s")', results)
     level = logging.WARNING if end.kind == "missed" else logging.INFO

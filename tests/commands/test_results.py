@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from aims_pax.commands import results
 from aims_pax.commands.results import deliver, read_test_set, save_models
 from aims_pax.dataset import Dataset, read_extxyz, write_extxyz
 from aims_pax.engine.run_context import RunContext
@@ -17,6 +18,7 @@ from aims_pax.labelling.references.ase_calculator import CalculatorReference
 from aims_pax.models.base import MemberData
 from aims_pax.models.kinds import kind_of_run
 from aims_pax.record.arrays import unpack_arrays
+from aims_pax.record.delivery_progress import REPORT, step_under_way
 from aims_pax.record.folder import RunFolder
 from aims_pax.report.load_run import load_run
 from aims_pax.settings import read_settings
@@ -77,6 +79,17 @@ def test_the_chosen_model_is_delivered_with_its_data_and_the_others_beside(run, 
         assert stored["energy_sd"][7] == pytest.approx(np.std(members))
     assert f"done: {other} and the final datasets are in {results}" in caplog.text
     assert "7 calculated since this start" in caplog.text
+
+
+def test_a_delivery_is_under_way_until_its_report_is_written(run, monkeypatch):
+    story = run(report=False)
+    deliver(story, [0])
+    assert step_under_way(story.folder.restart) == ""
+    monkeypatch.setattr(results, "_report", lambda run: 1 / 0)
+    story = run(report=True, md_test=0)
+    with pytest.raises(ZeroDivisionError):
+        deliver(story, [0])
+    assert step_under_way(story.folder.restart) == REPORT
 
 
 def test_all_members_chosen_leave_no_committee(run):
