@@ -40,8 +40,8 @@ def status(folder: Path, seen: SeenFiles | None = None) -> dict[str, Any]:
     """
     run = load_run(folder, brief=True, seen=seen)
     if run.state == "finished" and run.writing:
-        left = "killed" if (folder / "restart" / "lock").exists() else "stopped"
-        run = replace(run, state="running" if run.holder else left)
+        ended = "killed" if (folder / "restart" / "lock").exists() else "stopped"
+        run = replace(run, state="running" if run.holder else ended)
     now = time.time()
     working = bool(run.holder)
     stages = [s for s in run.stages if s.name.partition("-")[0] in KNOWN]
