@@ -15,10 +15,12 @@ from aims_pax.dataset import write_extxyz
 from aims_pax.engine.run_context import RunContext
 from aims_pax.errors import Abandoned
 from aims_pax.given_data import GivenFile, overlap, read_given
+from aims_pax.isolated_atoms import is_lone
 from aims_pax.labelled_data import LabelKeys
 from aims_pax.models.base import ForceFieldModel
 from aims_pax.models.kinds import kind_of_run
 from aims_pax.potential import Potential
+from aims_pax.record import delivery_progress
 from aims_pax.record.delivered_models import FILE as MODELS
 from aims_pax.record.delivered_models import content, file_digest, remove_replaced
 from aims_pax.report.formatting import missing_test_frames
@@ -41,7 +43,8 @@ def deliver(run: RunContext, chosen: list[int]) -> None:
     from aims_pax.report.run_verdict import run_verdict
     from aims_pax.report.training_copies import copies_line
 
-    results, kind = run.folder.results, kind_of_run(run.settings)
+    results, kind, restart = run.folder.results, kind_of_run(run.settings), run.folder.restart
+    delivery_progress.begin_step(restart, delivery_progress.MODELS)
     delivered_files = _save_members(run, chosen)
     sets = {
         "training": run.dataset.union("train"),
@@ -68,8 +71,13 @@ def deliver(run: RunContext, chosen: list[int]) -> None:
         log.info("%s of an earlier end of this run removed: its member is not delivered there now", path)
     run.folder.write_text(results / MODELS, content(entries))
     potential = run.ensemble.potential(members=chosen)
+    lone = len({f.frame.id for frames in sets.values() for f in frames if is_lone(f)})
+    if lone:
+        log.info("%d isolated atoms only set the zero of energy; they are left out of the errors", lone)
+    delivery_progress.begin_step(restart, delivery_progress.PREDICTIONS)
     _predict(run, potential, sets)
     for name, frames in sets.items():
+        frames = [f for f in frames if not is_lone(f)]
         if frames and name != "training":
             table = evaluate.evaluate_potential(potential, frames)
             log.info("%s (%d frames): %s", name, len(frames), table.line(run.settings.model.error_table))
@@ -83,9 +91,12 @@ def deliver(run: RunContext, chosen: list[int]) -> None:
     if copies := copies_line(record):
         log.info("%s", copies)
     if misc.report or "md_test" in misc.model_fields_set:
+        delivery_progress.begin_step(restart, delivery_progress.MD_TEST)
         _test_in_md(run, chosen)
     if misc.report:
+        delivery_progress.begin_step(restart, delivery_progress.REPORT)
         _report(run)
+    delivery_progress.all_written(restart)
     end = run_verdict(replace(record, state="finished"))
     log.info('in ASE, with the uncertainty of the committee: aims_pax.calculator("%s")', results)
     level = logging.WARNING if end.kind == "missed" else logging.INFO
@@ -130,11 +141,15 @@ def read_test_set(settings: Settings, ensemble: ForceFieldModel) -> list[Labelle
 
 
 def _predict(run: RunContext, potential: Potential, sets: Mapping[str, Sequence[LabelledFrame]]) -> None:
-    """Write `results/predictions.npz`: predictions for all labelled frames, with the spread of the committee."""
+    """Write `results/predictions.npz`: predictions for all labelled frames, with the spread of the committee.
+
+    Without isolated atoms: models do not train on them, and ScaleShiftMACE adds its shift to their energies.
+    """
     from aims_pax.report import predictions
 
     short = {"training": "train", "validation": "valid"}
-    chosen = {short.get(name, name): frames for name, frames in sets.items() if frames}
+    bonded = {name: [f for f in frames if not is_lone(f)] for name, frames in sets.items()}
+    chosen = {short.get(name, name): frames for name, frames in bonded.items() if frames}
     tells = len(run.ensemble) > 1 or run.ensemble.has_spread
     committee = run.ensemble.potential() if tells else None
     arrays = predictions.predictions(potential, chosen, committee)

@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aims_pax.record.delivery_progress import step_under_way
 from aims_pax.record.folder import RunFolder
 from aims_pax.record.lock import Lock
 from aims_pax.report.html_page import PAGE
@@ -57,6 +58,8 @@ def is_up_to_date(settings: Settings) -> bool:
     try:
         known = json.loads((folder.restart / FILE).read_text(encoding="utf-8"))
         if known["format"] != 1 or Lock(folder.restart / "lock").holder() is not None:
+            return False
+        if step_under_way(folder.restart):
             return False
         if known["report"] and not (folder.root / PAGE).exists():
             return False

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from aims_pax.record.delivery_progress import MD_TEST, REPORT, STEPS
 from aims_pax.record.run_requests import asked_for, paused_since
 from aims_pax.report.cost_summary import IDLE, errors, wall_seconds
 from aims_pax.report.formatting import DOING, STAGES, compact, duration, milli, plural
@@ -37,6 +39,9 @@ def status(folder: Path, seen: SeenFiles | None = None) -> dict[str, Any]:
     Raises SettingsError when the folder contains no run.
     """
     run = load_run(folder, brief=True, seen=seen)
+    if run.state == "finished" and run.writing:
+        ended = "killed" if (folder / "restart" / "lock").exists() else "stopped"
+        run = replace(run, state="running" if run.holder else ended)
     now = time.time()
     working = bool(run.holder)
     stages = [s for s in run.stages if s.name.partition("-")[0] in KNOWN]
@@ -139,6 +144,8 @@ def _reason(run: RunRecord) -> str:
         return run.error
     if run.state == "finished":
         return ""
+    if run.state in ("killed", "stopped") and (missing := _missing_results(run)):
+        return f"the run ended while its results were written; missing: {missing}; run the same command to continue"
     said = _last_line(run)
     if "everything is saved" in said:
         return said
@@ -153,6 +160,18 @@ def _reason(run: RunRecord) -> str:
     if said.startswith("done: "):  # a command that only labels: aims-PAX-recalc, aims-PAX-atomic-energies
         return said.removesuffix("; for mace.yaml:")
     return "the process ended for an unknown reason; run the same command to continue"
+
+
+def _missing_results(run: RunRecord) -> str:
+    """What was not written when the delivery was interrupted; "" if no stage has begun since or none was."""
+    last = current_stage(run.stages)
+    if not run.writing or last is None or not last.stopped:
+        return ""
+    report = run.setting("aimsPAX.MISC.report") != "False"
+    tested = run.setting("aimsPAX.MISC.md_test", "0") != "0"
+    unwanted = {REPORT: not report, MD_TEST: not tested}
+    left = STEPS[STEPS.index(run.writing) :]
+    return ", ".join(step for step in left if step == run.writing or not unwanted.get(step, False))
 
 
 def _last_line(run: RunRecord) -> str:

@@ -21,6 +21,7 @@ from aims_pax.core.error_calibration import ErrorCalibration
 from aims_pax.errors import RestartError, SettingsError
 from aims_pax.record.checkpoint import from_plain
 from aims_pax.record.delivered_models import models_of_run
+from aims_pax.record.delivery_progress import REPORT, step_under_way
 from aims_pax.report import predictions
 from aims_pax.report.forecast import read_forecast
 from aims_pax.report.md_test import read_md_test
@@ -92,7 +93,11 @@ def load_run(folder: Path, brief: bool = False, seen: SeenFiles | None = None) -
     results = tuple(p.name for p in models_of_run(folder / "results"))
     heard = max([story.heard, *(moment for _, _, moment in snapshots.values()), 0.0])
     started = process.has_written(max(heard, story.other))
-    state = state_of(stages, results, process.holder, process.lock, started, _converges(settings))
+    writing = step_under_way(restart)
+    delivered = (
+        () if writing not in ("", REPORT) else results
+    )  # the report itself says that the run is finished
+    state = state_of(stages, delivered, process.holder, process.lock, started, _converges(settings))
     return RunRecord(
         folder=folder,
         name=settings.get("mace.GENERAL.name_exp", folder.resolve().name),
@@ -120,6 +125,7 @@ def load_run(folder: Path, brief: bool = False, seen: SeenFiles | None = None) -
         checked=() if brief else tuple(_checked(folder / "analysis")),
         predictions=seen.unchanged(folder / "results" / predictions.FILE, predictions.load_predictions),
         results=results,
+        writing=writing,
         error=_error(paths.logs),
         version=__version__,
         forecast=read_forecast(paths.logs),

@@ -224,6 +224,7 @@ class RunRecord:
     forecast: dict[str, Any] = field(default_factory=dict)  # logs/forecast.json, {} when there is none
     copies: tuple[CopiesUsed, ...] = ()  # with AUGMENTATION, of each member
     md_test: dict[str, Any] = field(default_factory=dict)  # results/md_test.json, {} when there is none
+    writing: str = ""  # the step of the delivery that began and did not end, see record.delivery_progress
 
     def setting(self, key: str, default: str = "") -> str:
         """A setting by the end of its key, `MD.temperature`."""

@@ -57,7 +57,7 @@ def noteworthy(settings: Settings, systems: Sequence[System]) -> Iterator[tuple[
             yield (
                 GEOMETRY,
                 f"{system.name}: a single atom has no force wherever it is, so that all its structures are the same; "
-                "give a supercell or several atoms",
+                f"give a supercell or several atoms{_zero_of_energy(settings, system)}",
             )
         if any(s.startswith("homogeneous_field") for s in system.frame.statements):
             yield (
@@ -65,6 +65,17 @@ def noteworthy(settings: Settings, systems: Sequence[System]) -> Iterator[tuple[
                 f"{system.name}: in a homogeneous_field energies depend on the orientation; a MACE model is invariant "
                 "under rotations and cannot learn this; it fits only the orientations in its data",
             )
+
+
+def _zero_of_energy(settings: Settings, system: System) -> str:
+    """What an isolated atom is good for among the geometries of a MACE model; "" for other structures."""
+    if system.frame.pbc.any() or not settings.model.is_mace:
+        return ""
+    shifted = settings.mace.architecture.model == "ScaleShiftMACE"
+    return (
+        ". Its label only sets the atomic energy of its element, which ARCHITECTURE.atomic_energies can give as well"
+        + ("; ScaleShiftMACE adds its shift to the energy of each atom, also of one alone" if shifted else "")
+    )
 
 
 def without_pressure(

@@ -51,7 +51,7 @@ def read_settings(
     folder = Path(folder).absolute()
     documents, broken = _documents(folder, aims_pax_file, mace_file)
     if not documents and not any((folder / file).exists() for file in (aims_pax_file, mace_file)):
-        broken.append("there is no run in this folder; aims-PAX init writes files to start from")
+        broken.append("    there is no run in this folder; aims-PAX init writes files to start from")
     reader = _Reader(documents, folder)
     settings = reader.settings(folder)
     problems = [*broken, *(str(p) for p in sorted(set(reader.problems)))]

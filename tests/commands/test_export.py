@@ -52,6 +52,17 @@ def test_what_was_exported_agrees_with_mace_itself(trained, tmp_path, form):
     assert max(np.abs(t.forces).max() for t in truth) > 0.01, "there is something to compare"
 
 
+@pytest.mark.parametrize(
+    ("name", "word"),
+    [("my model.pt", '"{}"'), ("a#b$.pt", '"{}"'), ('a"b c.pt', "'{}'"), ("plain.pt", "{}")],
+)
+def test_the_path_in_the_hint_is_one_word_of_lammps(trained, tmp_path, name, word):
+    source = sorted((trained / "results").glob("*.model"))[0]
+    target = tmp_path / name
+    found = exports.exported(source, "lammps", target, frames_for(trained, source, tiny.ELEMENTS)[0])
+    assert f"    pair_coeff * * {word.format(target)} " in found.use
+
+
 def test_a_file_that_says_something_else_is_removed_and_told(trained, tmp_path, monkeypatch):
     def scaled(form, path, frames):
         return [Label(a.energy, 1.0001 * a.forces, a.stress) for a in real(form, path, frames)]

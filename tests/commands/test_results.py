@@ -8,15 +8,17 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from aims_pax.commands import results
 from aims_pax.commands.results import deliver, read_test_set, save_models
 from aims_pax.dataset import Dataset, read_extxyz, write_extxyz
 from aims_pax.engine.run_context import RunContext
 from aims_pax.errors import SettingsError
-from aims_pax.frames import LabelledFrame
+from aims_pax.frames import Frame, Label, LabelledFrame
 from aims_pax.labelling.references.ase_calculator import CalculatorReference
 from aims_pax.models.base import MemberData
 from aims_pax.models.kinds import kind_of_run
 from aims_pax.record.arrays import unpack_arrays
+from aims_pax.record.delivery_progress import REPORT, step_under_way
 from aims_pax.record.folder import RunFolder
 from aims_pax.report.load_run import load_run
 from aims_pax.settings import read_settings
@@ -77,6 +79,31 @@ def test_the_chosen_model_is_delivered_with_its_data_and_the_others_beside(run, 
         assert stored["energy_sd"][7] == pytest.approx(np.std(members))
     assert f"done: {other} and the final datasets are in {results}" in caplog.text
     assert "7 calculated since this start" in caplog.text
+
+
+def test_a_delivery_is_under_way_until_its_report_is_written(run, monkeypatch):
+    story = run(report=False)
+    deliver(story, [0])
+    assert step_under_way(story.folder.restart) == ""
+    monkeypatch.setattr(results, "_report", lambda run: 1 / 0)
+    story = run(report=True, md_test=0)
+    with pytest.raises(ZeroDivisionError):
+        deliver(story, [0])
+    assert step_under_way(story.folder.restart) == REPORT
+
+
+def test_isolated_atoms_count_in_no_error(run, caplog):
+    caplog.set_level(logging.INFO)
+    story = run(report=False)
+    for number, split in ((8, "train"), (1, "valid")):
+        atom = Frame(np.array([number]), np.zeros((1, 3)))
+        story.dataset.add(LabelledFrame(atom, Label(-1000.0, np.zeros((1, 3))), {"system": "atom"}), split)
+    deliver(story, [0])
+    assert "2 isolated atoms only set the zero of energy; they are left out of the errors" in caplog.text
+    assert "validation (1 frames)" in caplog.text
+    with np.load(story.folder.results / "predictions.npz") as stored:
+        assert stored["split"].tolist() == ["train"] * 6 + ["valid", "test"]
+    assert len(list(read_extxyz(story.folder.results / "validation.xyz"))) == 2
 
 
 def test_all_members_chosen_leave_no_committee(run):

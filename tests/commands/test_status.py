@@ -9,6 +9,7 @@ import pytest
 
 from aims_pax.commands.status import status, status_lines
 from aims_pax.errors import SettingsError
+from aims_pax.record.delivery_progress import MD_TEST, MODELS, REPORT, begin_step
 from aims_pax.record.files import write_text
 from aims_pax.record.lock import STARTING, Lock
 from tests.report.folders import advanced, answered, made_up, recorded, trained
@@ -40,6 +41,32 @@ def test_a_finished_run_in_numbers(folder):
     assert now["models"] == ["results/tiny_255.model"]
     assert now["reason"] == ""
     json.dumps(now, allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("step", "missing"), [(MODELS, "models and datasets, predictions, "), (MD_TEST, ""), (REPORT, "")]
+)
+@pytest.mark.parametrize("killed", [False, True])
+def test_an_interrupted_delivery_is_not_finished(folder, step, missing, killed):
+    begin_step(folder / "restart", step)
+    if killed:
+        (folder / "restart/lock").write_text(
+            json.dumps({"pid": 2**30, "host": socket.gethostname(), "started": 1.0})
+        )
+    now = status(folder)
+    assert now["state"] == ("killed" if killed else "stopped")
+    assert now["goal"] == "unfinished"
+    assert "run the same command to continue" in now["reason"]
+    assert f"missing: {missing}" in now["reason"]
+    assert "report; run" in now["reason"]
+    assert ("MD test" in now["reason"]) == (step == MD_TEST)  # the run was made without one
+
+
+def test_a_run_that_writes_its_results_is_running(folder):
+    for step in (MODELS, REPORT):
+        begin_step(folder / "restart", step)
+        held(folder)
+        assert status(folder)["state"] == "running"
 
 
 def test_no_line_is_longer_than_a_terminal_of_80_columns(folder):

@@ -93,3 +93,12 @@ def test_a_single_atom_is_said_to_have_no_force(folder):
     assert any("geometry: a single atom has no force" in w for w in check(folder, PROJECT, one).warnings)
     mace = MACE.replace("GENERAL:", "GENERAL:\n  compute_stress: true", 1)
     assert not any("single atom" in w for w in check(folder, NPT, one, mace).warnings)
+
+
+def test_an_isolated_atom_is_said_to_set_its_atomic_energy_only(folder):
+    (found,) = [w for w in check(folder, PROJECT, "atom 0 0 0 O\n").warnings if "single atom" in w]
+    assert "only sets the atomic energy of its element" in found
+    assert "ScaleShiftMACE adds its shift" in found
+    plain = MACE + "ARCHITECTURE:\n  model: MACE\n"
+    (found,) = [w for w in check(folder, PROJECT, "atom 0 0 0 O\n", plain).warnings if "single atom" in w]
+    assert "ScaleShiftMACE" not in found

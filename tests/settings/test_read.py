@@ -58,7 +58,7 @@ def test_missing_files_are_named(tmp_path):
     assert [line.split(" (")[0] for line in str(caught.value).splitlines()] == [
         "aimsPAX.yaml: no such file",
         "mace.yaml: no such file",
-        "there is no run in this folder; aims-PAX init writes files to start from",
+        "    there is no run in this folder; aims-PAX init writes files to start from",
     ]
 
 

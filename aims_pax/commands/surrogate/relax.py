@@ -73,11 +73,10 @@ def minimise(keys: RelaxSettings, start: Frame, known: Observations) -> Labelled
     while _force(here) > keys.fmax:
         known.desk.watch.raise_if_stopped()
         moved = _followed(keys, here.frame, known.process())
-        if any(
-            x.frame.id == moved.id for x in known.data
-        ):  # the process holds still where the reference does not
+        if any(x.frame.id == moved.id for x in known.data):
             raise SearchEnded(
-                f"no progress below {_force(here):.4f} eV/Å; the forces of the reference may be noisy"
+                f"no progress: the process of {len(known.data)} labels explains a force of {_force(here):.4f} eV/Å "
+                "of the reference as noise; converge the reference more tightly, or choose a larger fmax"
             )
         new = known.label(moved, {}, known.round + 1)
         log.info("%d labels · %.6f eV · force %.4f eV/Å", len(known.data), new.label.energy, _force(new))

@@ -23,6 +23,7 @@ from aims_pax.frames import Array
 LAMBDAS = np.arange(-11.0, 3.01, 0.5)  # log10
 RATIOS = np.arange(-3.5, 0.01, 0.5)  # log10 of ρ
 TYPICAL_RATIO, RATIO_WIDTH = -2.0, 1.0  # log-normal prior of ρ: few energies do not determine it
+TYPICAL_LAMBDA, LAMBDA_WIDTH = -8.0, 4.0  # log-normal prior of λ: one force alone may be signal or noise
 ROUNDS = 3  # of ρ and λ in turn
 DECADE = np.log(10.0)
 ROUNDING = 1e-11  # of y², in the sum of the squared residuals
@@ -143,7 +144,7 @@ class _Problem:
 
         def at(log_lambda: float) -> tuple[float, float, float]:
             evidence, s2 = self.evidence(g, b, yy, 10.0**log_lambda)
-            return evidence, log_lambda, s2
+            return evidence - 0.5 * ((log_lambda - TYPICAL_LAMBDA) / LAMBDA_WIDTH) ** 2, log_lambda, s2
 
         coarse = max(map(at, LAMBDAS))[1]
         evidence, log_lambda, s2 = max(map(at, coarse + np.arange(-0.4, 0.41, 0.1)))

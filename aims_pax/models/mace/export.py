@@ -39,9 +39,9 @@ or, faster and without exporting:
     model = torch.jit.load("{path}")    # model(inputs of mace.data, compute_force=True)""",
     "lammps": """\
     pair_style mace no_domain_decomposition
-    pair_coeff * * {path} {elements}""",
+    pair_coeff * * {quoted} {elements}""",
     "mliap": """\
-    pair_style mliap unified {path} 0
+    pair_style mliap unified {quoted} 0
     pair_coeff * * {elements}""",
 }
 
@@ -54,9 +54,19 @@ def exported(source: Path, form: str, target: Path, frames: Sequence[Frame]) -> 
     symbols = " ".join(chemical_symbols[z] for z in elements)
     return ExportedModel(
         lambda: (model_labels(model, frames), exported_labels(form, target, frames)),
-        USE[form].format(path=target, source=source, dtype=dtype_of(model), elements=symbols),
+        USE[form].format(
+            path=target, quoted=_quoted(target), source=source, dtype=dtype_of(model), elements=symbols
+        ),
         too_coarse,
     )
+
+
+def _quoted(path: Path) -> str:
+    """The path as one word of LAMMPS, which splits at spaces, begins comments at # and variables at $."""
+    text = str(path)
+    if not set(text) & set(" \t#$&\"'"):
+        return text
+    return f'"{text}"' if '"' not in text else f"'{text}'"
 
 
 def write_model(model: MaceModel, form: str, path: Path) -> None:

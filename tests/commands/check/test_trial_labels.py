@@ -123,3 +123,6 @@ def test_check_ends_with_its_verdict(tmp_path):
     done = command("check", folder=write_project(tmp_path / "bad", {"MD": {"timestep": -1, "tempratur": 3}}))
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1] == "2 problems to correct"
+    done = command("--aimsPAX-settings", "other.yaml", "check", folder=tmp_path)
+    assert "    there is no run in this folder" in done.stderr
+    assert done.stderr.splitlines()[-1] == "2 problems to correct"

@@ -6,6 +6,8 @@ from pathlib import Path
 import ase.io
 import numpy as np
 import pytest
+from ase import Atoms
+from ase.build import molecule
 from ase.calculators.emt import EMT
 from ase.cluster import Icosahedron
 from ase.optimize import BFGS
@@ -35,6 +37,25 @@ def test_a_rattled_cluster(search, cluster):
     calls = json.loads(Path("relax/result.json").read_text())["reference_calls"]
     assert calls == search.calls()
     assert calls <= plain.nsteps / 2
+
+
+@pytest.mark.parametrize(
+    ("atoms", "most"),
+    [
+        (Atoms("Cu2", [[0, 0, 0], [0, 0, 2.4]]), 6),
+        (Atoms("Cu2", [[0, 0, 0], [0, 0, 3.0]]), 6),
+        (Atoms("CuAu", [[0, 0, 0], [0, 0, 2.8]]), 6),
+        (Atoms("Cu3", [[0, 0, 0], [2.6, 0, 0], [1.3, 2.2517, 0]]), 6),
+        (molecule("CH4"), 8),
+    ],
+    ids=["Cu2", "stretched Cu2", "CuAu", "Cu3", "CH4"],
+)
+def test_symmetric_molecules_converge(search, atoms, most):
+    ase.io.write("start.xyz", atoms)
+    search(relax_on_surrogate, structure="start.xyz")
+    result = json.loads(Path("relax/result.json").read_text())
+    assert result["converged"]
+    assert result["reference_calls"] <= most
 
 
 def test_the_calls_are_bounded_and_a_later_run_continues(search, cluster):

@@ -53,3 +53,12 @@ def test_residuals_below_the_rounding_errors_do_not_choose_the_noise():
     solution = solve_by_evidence(sums)
     assert solution.amplitude > 0.1
     assert rows @ solution.weights + 3 * solution.constants[0] == pytest.approx(rows @ weights, abs=1e-3)
+
+
+def test_one_force_alone_is_signal():
+    sums = NormalEquations(1, 1, np.zeros((1, 1)))
+    sums.add_energies(np.zeros((1, 1)), np.zeros(1), np.ones((1, 1)))
+    for size in (0.1, 3.0):
+        sums.forces, sums.force_y, sums.force_yy, sums.n_forces = np.zeros((1, 1)), np.zeros(1), 0.0, 0
+        sums.add_forces(np.full((1, 1), 0.7), np.array([size]), 1)
+        assert 0.7 * solve_by_evidence(sums).weights == pytest.approx(size, rel=1e-3)
