@@ -13,7 +13,8 @@ INITIAL = """\
 INITIAL_DATASET_GENERATION:             # the first structures, and models trained on them
 {species}  initial_sampling: mace-mp0            # MD with a foundation model; the reference computes the labels
   initial_foundational_size: small      # downloaded at first use; without a network: initial_sampling: {offline}
-  n_points_per_sampling_step_idg: {n_points}      # structures per step, for each member and geometry
+  distinct_model_sets: false            # every model learns all of these structures, not a quarter of them
+  n_points_per_sampling_step_idg: {n_points}      # structures per step, for each geometry
   skip_step_initial: 25                 # MD steps between two structures
   ensemble_size: 4                      # models whose disagreement is the uncertainty
   intermediate_epochs_idg: 5            # training epochs after each step
@@ -150,7 +151,8 @@ LAPTOP_EMT_INITIAL = """\
 LAPTOP = """\
 {reference}
 INITIAL_DATASET_GENERATION:             # the first structures, and models trained on them
-{initial}  n_points_per_sampling_step_idg: 10    # structures per step, for each member and geometry
+{initial}  distinct_model_sets: false            # every model learns all of these structures, not half of them
+  n_points_per_sampling_step_idg: 20    # structures per step, for each geometry
   skip_step_initial: 40                 # MD steps between two structures
   ensemble_size: 2                      # models whose disagreement is the uncertainty
   intermediate_epochs_idg: 10           # training epochs after each step
@@ -302,7 +304,7 @@ INITIAL_DATASET_GENERATION:             # the first structures that the referenc
   initial_calculator:
     factory: tblite.ase:TBLite
     kwargs: {method: GFN2-xTB, verbosity: 0}
-  distinct_model_sets: false            # one set for all models: few labels
+  distinct_model_sets: false            # every model learns all of these structures, not half of them
   n_points_per_sampling_step_idg: 10    # structures per step, for each geometry
   skip_step_initial: 40                 # MD steps between two structures
   ensemble_size: 2                      # models whose disagreement is the uncertainty
@@ -336,7 +338,8 @@ INITIAL_DATASET_GENERATION:             # the first structures, and models train
   initial_calculator:
     factory: tblite.ase:TBLite
     kwargs: {method: GFN1-xTB, verbosity: 0}
-  n_points_per_sampling_step_idg: 5     # structures per step, for each member and geometry
+  distinct_model_sets: false            # every model learns all of these structures, not half of them
+  n_points_per_sampling_step_idg: 10    # structures per step, for each geometry
   skip_step_initial: 40                 # MD steps between two structures
   ensemble_size: 2                      # models whose disagreement is the uncertainty
   intermediate_epochs_idg: 20           # training epochs after each step
