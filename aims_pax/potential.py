@@ -249,18 +249,21 @@ def _check_single_point(frame: Frame, atoms: Atoms, calculator: Calculator) -> N
 
 
 def parts_of(calculator: Any) -> Iterator[Any]:
-    """A calculator and all calculators inside it."""
+    """A calculator and all calculators inside it, each once."""
     from ase.calculators.abc import GetPropertiesMixin
     from ase.calculators.mixing import Mixer
 
-    yield calculator
-    for value in getattr(calculator, "__dict__", {}).values():
-        inside = (
-            value.calcs if isinstance(value, Mixer) else value if isinstance(value, list | tuple) else [value]
-        )
-        for one in inside:
-            if isinstance(one, GetPropertiesMixin):
-                yield from parts_of(one)
+    found, left = {}, [calculator]
+    while left:
+        one = left.pop(0)
+        if id(one) in found:
+            continue
+        found[id(one)] = one
+        yield one
+        for value in getattr(one, "__dict__", {}).values():
+            inside = value.calcs if isinstance(value, Mixer) else value
+            several = inside if isinstance(inside, list | tuple) else [inside]
+            left += [part for part in several if isinstance(part, GetPropertiesMixin)]
 
 
 def full_stress(stress: Any) -> Array:

@@ -24,6 +24,7 @@ from aims_pax.potential import (
     full_stress,
     load_factory,
     load_object,
+    parts_of,
 )
 from tests import worlds
 
@@ -245,3 +246,10 @@ def test_wrong_arguments_are_a_mistake_of_the_settings_and_each_call_makes_a_new
         SettingsError, match=r"own_pes_module:make' with kwargs \{'cut': 3\}: .*unexpected keyword"
     ):
         calculator_factory("own_pes_module:make", {"cut": 3}, folder)()
+
+
+def test_calculators_inside_each_other_are_found_once():
+    inner, other = EMT(), EMT()
+    both = SumCalculator([inner, other])
+    inner.whole = both  # a calculator may refer to the one that holds it
+    assert list(parts_of(both)) == [both, inner, other]
