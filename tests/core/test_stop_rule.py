@@ -11,6 +11,7 @@ from aims_pax.core.stop_rule import (
     decide,
     labels_to_target,
     mean_error_curve,
+    mean_errors,
     round_label_count,
 )
 from tests.core.test_error_calibration import SimulatedLearning, filled
@@ -75,6 +76,17 @@ def test_few_labels_or_few_random_ones_decide_nothing():
     decision = decide(only_selected.calibration, only_selected.n, 10.0, 0.9)
     assert decision.verdict == "open"
     assert math.isnan(decision.error)
+
+
+def test_structures_drawn_at_random_count_more_than_selected_ones():
+    run = SimulatedLearning(0)
+    while run.labels < 60:
+        run.check()
+    pairs = run.calibration.pairs
+    _, _, scatter = mean_errors(run.calibration)
+    neighbours = [k for k in range(len(pairs) - 1) if pairs[k + 1].selected and not pairs[k].selected]
+    assert len(neighbours) > 5
+    assert all(scatter[k] < 0.9 * scatter[k + 1] for k in neighbours)
 
 
 def test_audit_structures_alone_can_contradict():
