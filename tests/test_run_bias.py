@@ -11,6 +11,7 @@ from tests.projects import command, write_project
 from tests.test_run import interrupted
 
 
+@pytest.mark.slow
 def test_an_interrupted_biased_run_ends_as_an_undisturbed_one(tmp_path):
     active = {"max_MD_steps": 60, "bias": {"kind": "hal", "strength": 5.0, "trajectories": "every other"}}
     changes = {"ACTIVE_LEARNING": active, "MD": {"temperatures": [250, 500]}}

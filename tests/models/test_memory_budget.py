@@ -139,7 +139,7 @@ def test_a_training_batch_is_cut_before_memory_runs_out(monkeypatch):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="peaks are read from /proc")
-@pytest.mark.parametrize("inference", thinned(["torch", "native"], 2))
+@pytest.mark.parametrize("inference", thinned(["native", "torch"], 2))
 def test_dynamics_of_a_large_batch_stay_within_the_limit(inference):
     if inference == "native":
         from aims_pax.models.mace.native import absent
