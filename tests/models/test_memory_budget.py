@@ -139,7 +139,7 @@ def test_a_training_batch_is_cut_before_memory_runs_out(monkeypatch):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="peaks are read from /proc")
-@pytest.mark.parametrize("inference", thinned(["native", "torch"], 2))
+@pytest.mark.parametrize("inference", thinned(["torch", "native"], 2))
 def test_dynamics_of_a_large_batch_stay_within_the_limit(inference):
     if inference == "native":
         from aims_pax.models.mace.native import absent
@@ -156,6 +156,6 @@ def test_dynamics_of_a_large_batch_stay_within_the_limit(inference):
         )  # fmt: skip
         return json.loads(done.stdout.splitlines()[-1])["peak"]
 
-    limit = 0.1  # GB; one structure takes a sixth of it
+    limit = 0.1 if inference == "torch" else 0.05  # GB; one structure takes a sixth of it
     assert peak(1000.0) > 2.5 * limit
     assert peak(limit) < limit + 0.03  # what libraries load at the first step
