@@ -59,20 +59,9 @@ OTHER_LENGTHS = frozenset(  # words for other units of length than Å
 FRACTIONAL = frozenset(("fractional", "frac", "direct", "scaled", "reduced", "relative"))
 OTHER_LABELS = frozenset(  # words for other units of energies, forces and stresses than eV and Å
     (
-        *(
-            "hartree",
-            "hartrees",
-            "ha",
-            "eh",
-            "au",
-            "atomic",
-            "atomicunits",
-            "ry",
-            "rydberg",
-            "rydbergs",
-            "bohr",
-        ),
-        *("kcal", "kj", "mol", "mev", "kev", "gpa", "mpa", "pa", "bar", "kbar", "kb", "atm"),
+        *("hartree", "hartrees", "ha", "eh", "au", "atomic", "atomicunits"),
+        *("ry", "rydberg", "rydbergs", "bohr", "kcal", "kj", "mol", "mev", "kev"),
+        *("gpa", "mpa", "pa", "bar", "kbar", "kb", "atm"),
     )
 )
 

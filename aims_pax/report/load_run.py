@@ -94,9 +94,7 @@ def load_run(folder: Path, brief: bool = False, seen: SeenFiles | None = None) -
     heard = max([story.heard, *(moment for _, _, moment in snapshots.values()), 0.0])
     started = process.has_written(max(heard, story.other))
     writing = step_under_way(restart)
-    delivered = (
-        () if writing not in ("", REPORT) else results
-    )  # the report itself says that the run is finished
+    delivered = results if writing in ("", REPORT) else ()  # the report itself says that the run is finished
     state = state_of(stages, delivered, process.holder, process.lock, started, _converges(settings))
     return RunRecord(
         folder=folder,

@@ -30,9 +30,8 @@ log = logging.getLogger(__name__)
 FIRST = 5  # labels without which a process is not used
 NEWEST = 200  # labels that it learns at most
 RATTLE = 0.05  # Å, of structures that are made while the process cannot move atoms
-Electrons = dict[
-    tuple[Any, ...], dict[str, Any]
-]  # of the atoms of structures: the charge and the multiplicity
+# {(atoms, pbc): {"charge": …, "spin": …}}, as far as they are stated
+Electrons = dict[tuple[Any, ...], dict[str, Any]]
 
 
 class SurrogatePotential:

@@ -48,9 +48,7 @@ def unreadable_image(error: Exception) -> str:
         hint = "; write isotopes as H, with a column masses, in an extended XYZ file" if isotope else ""
         return f"unreadable: {error} is not an element{hint}"
     said = f"{type(error).__name__}: {' '.join(str(error).split())}"
-    if isinstance(
-        error, AttributeError | IndexError | TypeError
-    ):  # a reader that found what it does not expect
+    if isinstance(error, AttributeError | IndexError | TypeError):  # the reader did not expect what it found
         return f"unreadable ({said}); is it complete? if so, convert it to extended XYZ"
     return said
 

@@ -30,10 +30,8 @@ from aims_pax.models.gp.sparse_process import ProcessPrediction, SparseProcess, 
 from aims_pax.potential import Bound, EvaluatedPotential, Evaluation, Potential
 
 SMALL = 4  # atoms of the largest molecule with a process of its own …
-ENOUGH, MOST = (
-    3,
-    3500,
-)  # … which needs so many structures, and has so many observations at most: its cost grows fast
+ENOUGH = 3  # … which needs so many structures …
+MOST = 3500  # … and has so many observations at most, because its cost grows with their cube
 BOND = 1.7  # Å: longer distances are not bonds of molecules of light elements
 FAR = 5.0  # Å
 SMALLEST_CUTOFF, WIDEST = 4.5, 0.6  # Å, of what is chosen when cutoff and width are None
