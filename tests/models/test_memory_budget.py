@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -111,6 +112,16 @@ def test_the_peak_counts_what_lives_at_the_same_time():
     assert memory_budget.peak(work) == pytest.approx(
         16_000, abs=9000
     )  # two of the vectors at a time, not three
+
+
+def test_on_a_gpu_memory_released_meanwhile_does_not_hide_the_need(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 500_000)
+    work = partial(torch.ones, 1000, dtype=torch.float64)
+    for most, peak in ((500_100, 8_000), (590_000, 90_000)):  # after a release; with workspace
+        monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device, most=most: most)
+        assert memory_budget.peak(work, "cuda") == peak
 
 
 # ---------------------------------------------------------------- pieces
