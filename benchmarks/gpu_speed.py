@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 from unittest.mock import patch
 
@@ -34,6 +35,7 @@ from aims_pax.md import MDState, advance
 from aims_pax.models.mace import Ensemble, compile_cache, gradients
 from aims_pax.models.mace.build import build_model
 from aims_pax.models.mace.graphs import GraphCache
+from aims_pax.models.mace.inference import Committee, torch_evaluator
 from aims_pax.models.mace.losses import Loss, predict_by_modules
 from aims_pax.models.mace.member import Member
 from aims_pax.models.mace.statistics import measure
@@ -139,60 +141,24 @@ def profiled(b: Bench, built: Ensemble, name: str, states: list[MDState], steps:
 
 
 def recorded(b: Bench, built: Ensemble, name: str, frames: list[Frame]) -> None:
-    """One evaluation of all members: as it is, and replayed from a CUDA graph of the same operations."""
-    from aims_pax.models.mace.fast_forward import FastEvaluator
-    from aims_pax.models.mace.graphs import EdgeBatch
-    from aims_pax.models.mace.layout import pad
-
-    potential = built.potential()
-    evaluator = potential.evaluator
-    evaluator = getattr(evaluator, "plain", evaluator)
-    if not isinstance(evaluator, FastEvaluator):
-        b.note(f"{name}, recorded graph", left_out=f"evaluated by {type(evaluator).__name__}")
-        return
-    bound = potential.bind(frames)
+    """One evaluation of all members: as it is, and replayed from a CUDA graph."""
+    models = built.potential().models
     positions = torch.from_numpy(np.concatenate([f.positions for f in frames])).to(b.device)
     cells = torch.from_numpy(np.stack([f.cell for f in frames])).to(b.device)
-    expected = bound(positions, cells)
-    eager = [b.seconds(lambda: bound(positions, cells)) for _ in range(5)]
-    edges = bound.neighbours(positions, cells)
-    plan = evaluator.models[0].plan
-    batch = EdgeBatch(
-        bound.species, edges.sender, edges.receiver, edges.vectors.to(plan.dtype), bound.frame_of, len(frames)
-    )
-    layout = evaluator._arranged(batch, len(ELEMENTS))
-    fixed = pad(batch.vectors, layout, plan.r_max)
-    weights = [m.frozen_weights() for m in evaluator.models]
-
-    def evaluate() -> list[torch.Tensor]:
-        with torch.enable_grad():
-            v = fixed.detach().requires_grad_(True)
-            Y, features = plan.geometry(layout, v)
-            gs = []
-            for model, own in zip(evaluator.models, weights, strict=True):
-                e = model.plan.node_energies(own, layout, Y, features)
-                gs.append(torch.autograd.grad(e.sum(), v, retain_graph=True)[0])
-        return gs
-
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for _ in range(3):
-            evaluate()
-    torch.cuda.current_stream().wait_stream(side)
-    uncaptured = [b.seconds(evaluate) for _ in range(5)]
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        gs = evaluate()
-    replay = [b.seconds(graph.replay) for _ in range(20)]
-    g = gs[0][layout.slot] * evaluator.models[0].scale_shift()[0]
-    forces = g.new_zeros((len(bound.species), 3))
-    forces = forces.index_add(0, batch.sender, g).index_add(0, batch.receiver, -g)
+    milliseconds, forces = {}, {}
+    for kind, on in (("bound_ms", False), ("replayed_ms", True)):
+        potential = Committee(models, b.device, evaluator=partial(torch_evaluator, cuda_graphs=on))
+        bound = potential.bind(frames)
+        for _ in range(10):
+            forces[kind] = bound(positions, cells).forces
+        milliseconds[kind] = 1000 * statistics.median(
+            b.seconds(lambda bound=bound: bound(positions, cells)) for _ in range(20)
+        )
+    refusal = getattr(potential.evaluator, "refusal", "there is no GPU")
+    difference = worst(forces["replayed_ms"], forces["bound_ms"])
     b.note(
-        f"{name} × {len(frames)}, one evaluation", bound_ms=1000 * statistics.median(eager),
-        only_model_ms=1000 * statistics.median(uncaptured), replayed_ms=1000 * statistics.median(replay),
-        difference_eV_A=worst(forces, expected.forces[0]),
-    )  # fmt: skip
+        f"{name} × {len(frames)}, one evaluation", **milliseconds, difference_eV_A=difference, refused=refusal
+    )
 
 
 # ---------------------------------------------------------------- training

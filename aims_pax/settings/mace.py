@@ -307,6 +307,11 @@ class MaceMiscSettings(Section):
         "Evaluate the models in dynamics with NVIDIA's cuEquivariance (the extra `cueq`; needs `device: cuda`), "
         "provided that it agrees with torch.",
     )
+    cuda_graphs: Flag = key(
+        True,
+        "On a GPU, record the evaluation of the models in dynamics as a CUDA graph and replay it at each step, if it "
+        "gives the same forces: small systems need many times fewer launches.",
+    )
     memory_limit: Memory = key(
         None,
         "Memory (GB) for evaluations of the models, for all processes of a run together; larger batches are split, "

@@ -17,7 +17,7 @@ import torch
 from aims_pax.errors import SettingsError
 from aims_pax.models.mace.build import share_energies
 from aims_pax.models.mace.graphs import EdgeGraph
-from aims_pax.models.mace.inference import Evaluator, TorchEvaluator, cut, torch_evaluator
+from aims_pax.models.mace.inference import Evaluator, EvaluatorMaker, TorchEvaluator, cut, torch_evaluator
 from aims_pax.models.mace.mace_import import MaceModel, default_dtype, quiet
 from aims_pax.settings.inference_support import CUEQ_PACKAGES
 
@@ -29,12 +29,12 @@ Said = tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]
 
 
 class Cueq:
-    """Makes evaluators with cuEquivariance for the models of a run; uses plain torch after the first failure.
+    """Makes evaluators with cuEquivariance for the models of a run; uses those of `plain` after the first failure.
 
     Raises SettingsError when the device is not CUDA or packages are missing.
     """
 
-    def __init__(self, device: str) -> None:
+    def __init__(self, device: str, plain: EvaluatorMaker = torch_evaluator) -> None:
         missing = [name for name in CUEQ_PACKAGES if find_spec(name) is None]
         if not device.startswith("cuda"):
             raise SettingsError(f"MISC.enable_cueq in mace.yaml needs device: cuda, not {device}")
@@ -43,13 +43,14 @@ class Cueq:
                 f"MISC.enable_cueq in mace.yaml: {', '.join(missing)} not installed; "
                 "pip install 'aims-pax[cueq]', or leave it out"
             )
+        self._plain = plain
         self.refusal: str | None = None
         self._said = False
         self._members: dict[int, Converted] = {}
 
     def evaluator(self, models: Sequence[MaceModel], head: int = 0) -> Evaluator:
         """An evaluator for models of one architecture; each model is converted only once."""
-        plain = torch_evaluator(models, head)
+        plain = self._plain(models, head)
         if self.refusal or head:
             return plain
         for model in models:

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -183,7 +184,8 @@ class Ensemble(ForceFieldModel):
         chosen = self._frozen if members is None else [self._frozen[k] for k in members]
         if self._backend is None:
             misc = self.settings.misc
-            fallback = cuequivariance.Cueq(misc.device).evaluator if misc.enable_cueq else torch_evaluator
+            plain = partial(torch_evaluator, cuda_graphs=misc.cuda_graphs)
+            fallback = cuequivariance.Cueq(misc.device, plain).evaluator if misc.enable_cueq else plain
             self._backend = Backend(misc.inference, misc.device, chosen[0], fallback, renewed=True)
         return Committee(chosen, self.settings.misc.device, evaluator=self._backend.evaluator)
 

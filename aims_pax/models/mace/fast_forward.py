@@ -161,45 +161,71 @@ class FastEvaluator:
 
     def __init__(self, models: Sequence[FastMace], owners: Sequence[MaceModel]) -> None:
         self.models, self.owners = list(models), list(owners)
-        self.members = len(self.models)
+        self.members, self.elements = len(self.models), len(self.models[0].model.atomic_numbers)
         self._layouts: deque[tuple[tuple[torch.Tensor, ...], Layout]] = deque(maxlen=LAYOUTS)
 
     def __call__(
+        self, graph: EdgeGraph, *, strain: bool
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        batch = self.batch(graph)
+        layout = self._arranged(batch)
+        v = pad(batch.vectors, layout, self.models[0].plan.r_max)
+        return self.assembled(batch, layout, *self.node_energies(self.frozen_weights(), layout, v), strain)
+
+    def batch(self, graph: EdgeGraph) -> EdgeBatch:
+        """The graph in the precision of the models."""
+        vectors = graph.vectors.to(self.models[0].plan.dtype)
+        return EdgeBatch(
+            graph.species, graph.sender, graph.receiver, vectors, graph.frame_of, len(graph.ptr) - 1
+        )
+
+    def frozen_weights(self) -> list[Weights]:
+        """The current parameters of each model."""
+        return [model.frozen_weights() for model in self.models]
+
+    def node_energies(
+        self, weights: Sequence[Weights], layout: Layout, v: torch.Tensor
+    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """ε (A,) of each model and g = ∂Σε/∂v (S, 3), in the layout's order. v: (S, 3) Å."""
+        with torch.enable_grad():
+            v = v.requires_grad_(True)
+            Y, features = self.models[0].plan.geometry(layout, v)
+            leaves = Y.detach().requires_grad_(True), features.detach().requires_grad_(True)
+            energies, slopes = [], []
+            for model, own in zip(self.models, weights, strict=True):
+                e = model.plan.node_energies(own, layout, *leaves)
+                energies.append(e.detach())
+                slopes.append(torch.autograd.grad(e.sum(), leaves))
+            gs = [torch.autograd.grad((Y, features), v, slope, retain_graph=True)[0] for slope in slopes]
+        return energies, gs
+
+    def assembled(
         self,
-        graph: EdgeGraph,
-        *,
+        batch: EdgeBatch,
+        layout: Layout,
+        node_energies: Sequence[torch.Tensor],
+        gs: Sequence[torch.Tensor],
         strain: bool,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        plan, first = self.models[0].plan, self.models[0].model
-        frames, elements = len(graph.ptr) - 1, len(first.atomic_numbers)
-        vectors = graph.vectors.to(plan.dtype)
-        batch = EdgeBatch(graph.species, graph.sender, graph.receiver, vectors, graph.frame_of, frames)
-        layout = self._arranged(batch, elements)
-        composition = torch.zeros((frames, elements), dtype=torch.float64, device=vectors.device)
-        composition.index_put_((graph.frame_of, graph.species), composition.new_ones(()), accumulate=True)
-        with torch.enable_grad():
-            v = pad(vectors, layout, plan.r_max).requires_grad_(True)
-            Y, features = plan.geometry(layout, v)
-            leaves = Y.detach().requires_grad_(True), features.detach().requires_grad_(True)
-            out = []
-            for model in self.models:
-                e = model.plan.node_energies(model.frozen_weights(), layout, *leaves)
-                out.append((e.detach(), torch.autograd.grad(e.sum(), leaves)))
-            gs = [torch.autograd.grad((Y, features), v, slopes, retain_graph=True)[0] for _, slopes in out]
+        """Energies with the atomic energies, forces and dE/dε of all models from their `node_energies`."""
+        composition = torch.zeros(
+            (batch.frames, self.elements), dtype=torch.float64, device=batch.vectors.device
+        )
+        composition.index_put_((batch.frame_of, batch.species), composition.new_ones(()), accumulate=True)
         energies, forces, strains = [], [], []
-        for model, (e, _), g in zip(self.models, out, gs, strict=True):
+        for model, e, g in zip(self.models, node_energies, gs, strict=True):
             energy, force, tensor = assemble(model, batch, layout, e.double(), g.double(), strain)
             energies.append(energy + composition @ model.atomic_energies())
             forces.append(force)
             strains.append(tensor)
         return torch.stack(energies), torch.stack(forces), torch.stack(strains) if strain else None  # type: ignore[arg-type]
 
-    def _arranged(self, batch: EdgeBatch, elements: int) -> Layout:
+    def _arranged(self, batch: EdgeBatch) -> Layout:
         key = batch.species, batch.sender, batch.receiver
         for known, layout in self._layouts:
             if all(map(torch.equal, known, key)):
                 return layout
-        layout = arrange(*key, elements)
+        layout = arrange(*key, self.elements)
         self._layouts.appendleft((key, layout))
         return layout
 

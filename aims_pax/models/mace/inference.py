@@ -38,6 +38,9 @@ class Evaluator(Protocol):
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]: ...
 
 
+EvaluatorMaker = Callable[[Sequence[MaceModel], int], Evaluator]  # of models and their head
+
+
 class TorchEvaluator:
     """MACE modules, one after the other, on the same graph."""
 
@@ -100,11 +103,19 @@ def node_invariants(model: MaceModel, graph: EdgeGraph, head: int = 0) -> torch.
     return torch.cat(scalars, dim=1).double()
 
 
-def torch_evaluator(models: Sequence[MaceModel], head: int = 0) -> Evaluator:
-    """The torch evaluator of these models: our own forward if it supports them, else MACE's modules."""
+def torch_evaluator(models: Sequence[MaceModel], head: int = 0, cuda_graphs: bool = True) -> Evaluator:
+    """The torch evaluator of these models: our own forward if it supports them, else MACE's modules.
+
+    cuda_graphs: on a GPU, replay recordings of our own forward.
+    """
+    from aims_pax.models.mace.cuda_graphs import CudaGraphEvaluator
     from aims_pax.models.mace.fast_forward import fast_evaluator
 
-    return (fast_evaluator(models) if head == 0 else None) or TorchEvaluator(models, head)
+    fast = fast_evaluator(models) if head == 0 else None
+    if fast is None:
+        return TorchEvaluator(models, head)
+    on_gpu = next(models[0].parameters()).is_cuda
+    return CudaGraphEvaluator(fast) if on_gpu and cuda_graphs else fast
 
 
 def cut(graph: EdgeGraph, atoms: torch.Tensor) -> EdgeGraph:
@@ -247,7 +258,7 @@ class Committee:
         device: str = "cpu",
         skin: float = SKIN,
         head: int = 0,
-        evaluator: Callable[[Sequence[MaceModel], int], Evaluator] = torch_evaluator,
+        evaluator: EvaluatorMaker = torch_evaluator,
     ) -> None:
         self.evaluator: Evaluator = evaluator(models, head)
         self.models, self.head = list(models), head

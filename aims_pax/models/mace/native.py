@@ -13,7 +13,7 @@ import importlib
 import io
 import logging
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
@@ -26,7 +26,7 @@ from aims_pax.errors import SettingsError
 from aims_pax.frames import Array
 from aims_pax.models.mace.build import model_atomic_energies, share_energies
 from aims_pax.models.mace.graphs import EdgeGraph
-from aims_pax.models.mace.inference import Evaluator, TorchEvaluator, cut, torch_evaluator
+from aims_pax.models.mace.inference import Evaluator, EvaluatorMaker, TorchEvaluator, cut, torch_evaluator
 from aims_pax.models.mace.mace_import import MaceModel, quiet
 from aims_pax.models.mace.native_export import Topology
 from aims_pax.models.mace.native_support import unsupported_reason
@@ -49,9 +49,6 @@ COPIES, STREAMED = (
 WIDE = 96  # channels from which reading new weights takes as long as 40 steps of a committee save
 FEW = 8  # up to this many elements of a model are all read, also if they do not occur
 Int32 = NDArray[np.int32]
-
-
-TorchMaker = Callable[[Sequence[MaceModel], int], Evaluator]
 
 
 class NativeMismatch(Exception):
@@ -90,7 +87,7 @@ class Backend:
         mode: str,
         device: str,
         model: MaceModel,
-        fallback: TorchMaker = torch_evaluator,
+        fallback: EvaluatorMaker = torch_evaluator,
         what: str = "inference",
         key: str = "MISC.inference: native in mace.yaml",
         renewed: bool = False,
