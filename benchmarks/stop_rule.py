@@ -1,13 +1,17 @@
 """Does `stop: when_done` end a run where hindsight would have ended it?
 
     python benchmarks/stop_rule.py --folder FOLDER [--systems ethanol glycol copper] [--seeds 1 2] [--labels 110]
-        [--targets 0.2 0.16 0.14 0.12]
+        [--targets 0.2 0.16 0.14 0.12] [--own]
 
 Each run is one of `aims-PAX` with the default rule and settings (systems, references and test frames of
 `label_efficiency.py`), of which all snapshots of active learning are kept. It goes on until it has --labels labels.
 Afterwards the rule is asked at each snapshot, for every target (eV/Å), whether the run would have ended there; and the
 committee of that snapshot predicts the test frames, from the reference's own MD at the temperature of the run: the true
 mean of the largest force error of a frame, which is what the rule estimates.
+
+With --own the true error is that of structures of the models' own MD instead, which is where the structures come from
+whose errors the rule knows: at each snapshot eight trajectories of OWN_STEPS steps from test frames, five
+structures each, labelled for this purpose alone.
 
 Hindsight ends at the first snapshot from which the true error (the median of three snapshots in a row) stays below the
 target. The MD without a new region that the rule also wants (`quiet_MD_steps`) is left out: it only delays the end. A
@@ -40,6 +44,7 @@ from aims_pax.core.active_learning_state import State
 from aims_pax.core.stop_rule import decide
 from aims_pax.core.uncertainty import atomic_sd
 from aims_pax.frames import Frame
+from aims_pax.md import MDState, advance
 from aims_pax.models.mace import Ensemble
 from aims_pax.record.arrays import unpack_arrays
 from aims_pax.record.checkpoint import from_plain
@@ -47,6 +52,7 @@ from aims_pax.settings import read_settings
 
 CONFIDENCE = 0.9
 Pairs = np.ndarray  # (F, 2): spread and error of each frame, eV/Å
+OWN_STEPS, OWN_APART, OWN_TRAJECTORIES = 700, 100, 8  # the last five structures of each are taken
 KEPT = (  # the command of a run, whose snapshots are frequent and stay
     "import aims_pax.engine.event_loop as loop, aims_pax.record.checkpoint as checkpoint; "
     "loop.SNAPSHOT_SECONDS = 2.0; checkpoint.KEEP = 10**6; from aims_pax.cli import main; main()"
@@ -90,12 +96,14 @@ class Stopping(Efficiency):
         (mine / "ended").touch()
         return mine
 
-    def moments(self, mine: Path, targets: list[float]) -> list[Moment]:
+    def moments(self, mine: Path, targets: list[float], own: bool = False) -> list[Moment]:
         """What the rule said and what was true, at each snapshot with other weights or labels."""
         settings = read_settings(mine)
         tests = self.tests()["T"]
         frames = [Frame.from_atoms(atoms) for atoms in tests]
         true = [atoms.arrays["REF_forces"] for atoms in tests]
+        starts = [MDState.start(f, self.system.temperature, 50 + k) for k, f in enumerate(frames)]
+        starts = starts[:: len(frames) // OWN_TRAJECTORIES][:OWN_TRAJECTORIES]
         elements = sorted({int(z) for f in frames for z in f.numbers})
         models = sorted((mine / "model").glob("*.model"))
         seeds = [int(model.stem.rsplit("_", 1)[1]) for model in models]
@@ -109,6 +117,9 @@ class Stopping(Efficiency):
                 weights, _ = unpack_arrays((path.parent / f"weights-{version:06d}.npy").read_bytes())
                 ensemble.restore(weights)
                 measured[version] = spreads_and_errors(ensemble, frames, true)
+                if own:
+                    visited = self.visited(ensemble, starts, settings.md)
+                    measured[version] = spreads_and_errors(ensemble, *visited)
             [(_, calibration)] = state.calibrations
             said = {t: decide(calibration, state.n_train, t, CONFIDENCE) for t in targets}
             spreads, errors = measured[version].T
@@ -122,6 +133,15 @@ class Stopping(Efficiency):
                 float(np.mean(below)) if fitted is not None else np.nan,
             )  # fmt: skip
         return list(found.values())
+
+    def visited(self, ensemble: Ensemble, starts: list[MDState], md: Any) -> tuple[list[Frame], list[Any]]:
+        """Structures of the models' own MD, and their true forces."""
+        moved = advance(starts, ensemble.potential(), OWN_STEPS, [md] * len(starts), observe_every=OWN_APART)
+        frames = [
+            state.frame() for outcome in moved if outcome.fault is None for state in outcome.observed[-5:]
+        ]
+        told = priors.labelled([frame.to_atoms() for frame in frames], self.system.reference)
+        return frames, [atoms.arrays["REF_forces"] for atoms in told]
 
 
 def spreads_and_errors(ensemble: Ensemble, frames: list[Frame], true: list[Any]) -> Pairs:
@@ -159,6 +179,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--labels", type=int, default=110)
     parser.add_argument("--targets", type=float, nargs="+", default=[0.2, 0.16, 0.14, 0.12])
+    parser.add_argument("--own", action="store_true", help="true errors along the models' own MD")
     parser.add_argument("--folder", type=Path, required=True)
     given = parser.parse_args()
     warnings.filterwarnings("ignore")
@@ -168,9 +189,9 @@ def main() -> None:
         bench = Stopping(name, given.folder.absolute())
         for seed in given.seeds:
             mine = bench.run(given.labels, seed)
-            moments = bench.moments(mine, given.targets)
+            moments = bench.moments(mine, given.targets, given.own)
             rows = [[m.labels, m.error, m.estimate, m.covered, *m.verdicts.values()] for m in moments]
-            (mine / "moments.json").write_text(json.dumps(rows))
+            (mine / f"moments{'_own' if given.own else ''}.json").write_text(json.dumps(rows))
             for target in given.targets:
                 best, rule = hindsight(moments, target), stopped(moments, target)
                 said = f"{rule[0]} | {1000 * rule[1]:.0f} | {rule[2]}" if rule else "not ended | | open"
