@@ -17,7 +17,9 @@ from aims_pax.frames import Array, Frame
 from aims_pax.structure_files import numbered, split_index, unreadable_image
 from aims_pax.structure_files.geometry_in import decoded, parse_geometry_in
 
-FOLDER = "a folder of geometries holds nothing else: move other files elsewhere (names with a leading dot are not read)"
+FOLDER = (
+    "a folder of geometries may hold only structures: move other files elsewhere (hidden files are not read)"
+)
 
 
 @dataclass(frozen=True)
@@ -255,7 +257,7 @@ def _files(paths: Sequence[Path]) -> list[Path]:
                 raise SettingsError(f"{path}: no geometry files in this folder")
             if folder := next((p for p in inside if p.is_dir()), None):
                 raise SettingsError(
-                    f"{folder}: a folder in a folder of geometries; move it out, and list both if both are meant"
+                    f"{folder}: a folder in a folder of geometries; move it out; path_to_geometry may list several"
                 )
             files += inside
         else:
