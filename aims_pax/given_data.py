@@ -31,6 +31,11 @@ WEIGHTS_OF_LABELS = tuple(
     f"config_{name}_weight" for name in ("energy", "forces", "stress", "virials")
 )  # of MACE
 HIGH_STRESS = 0.5  # eV/Å³ = 80 GPa
+SAME_STRUCTURES = {  # (use of one file, of another one that shares structures with it): what is wrong
+    ("train", "valid"): "validation error would be a training error",
+    ("train", "test"): "test would be meaningless",
+    ("valid", "test"): "test would repeat the validation, by which the delivered weights are chosen",
+}
 
 
 @dataclass(frozen=True)
@@ -136,8 +141,7 @@ def remarks(files: Iterable[GivenFile], keys: LabelKeys, stress_wanted: bool) ->
         found += _stresses(file, keys, stress_wanted)
         found += _ions(file)
     for other in files:
-        if other.use != "train":
-            found += [line for file in files if file.use == "train" for line in overlap(file, other)]
+        found += [line for file in files for line in overlap(file, other)]
     found += _excited_atoms([labelled for file in files if file.use == "train" for labelled in file.frames])
     return list(dict.fromkeys(found))
 
@@ -196,18 +200,14 @@ def _duplicates(file: GivenFile) -> Iterator[str]:
         )
 
 
-def overlap(train: GivenFile, other: GivenFile) -> Iterator[str]:
-    known = {labelled.id for labelled in train.frames}
+def overlap(file: GivenFile, other: GivenFile) -> Iterator[str]:
+    """A warning if structures of `other` have been used in the role of `file`, which they must be independent of."""
+    what = SAME_STRUCTURES.get((file.use, other.use))
     ids = {labelled.id for labelled in other.frames}
-    both = len(known & ids)
-    if both:
-        what = (
-            "validation error would be a training error"
-            if other.use == "valid"
-            else "test would be meaningless"
-        )
+    both = len({labelled.id for labelled in file.frames} & ids)
+    if what and both:
         yield (
-            f"{other.name}: {both} of its {len(ids)} structures are the same as in {train.name}: for these the {what}; "
+            f"{other.name}: {both} of its {len(ids)} structures are the same as in {file.name}: for these the {what}; "
             "remove them from one of the two"
         )
 

@@ -15,8 +15,10 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
 
 
 def no_such(path: Path, what: str = "file") -> str:
-    """`no such file; nearest: aimsPAX.yaml`, with the nearest name in the same folder."""
+    """`no such file; nearest: aimsPAX.yaml`, with the nearest name in the same folder; or what there is instead."""
     try:
+        if path.exists():
+            return "a folder; expected a file" if path.is_dir() else f"a file; expected a {what}"
         there = [p.name for p in path.parent.iterdir() if p.is_dir() == (what == "folder")]
     except OSError:
         return f"no such {what}"

@@ -17,6 +17,10 @@ from aims_pax.frames import Array, Frame
 from aims_pax.structure_files import numbered, split_index, unreadable_image
 from aims_pax.structure_files.geometry_in import decoded, parse_geometry_in
 
+FOLDER = (
+    "a folder of geometries may hold only structures: move other files elsewhere (hidden files are not read)"
+)
+
 
 @dataclass(frozen=True)
 class System:
@@ -53,16 +57,18 @@ def read_systems(paths: Path | str | Sequence[Path | str]) -> tuple[System, ...]
     For a file with several structures, an index must choose: `trajectory.xyz@0`, `@-1` (the last) or `@:` (all).
     Raises SettingsError that lists all missing or unreadable files.
     """
-    files = _files([Path(p) for p in ([paths] if isinstance(paths, Path | str) else paths)])
+    given = [Path(p) for p in ([paths] if isinstance(paths, Path | str) else paths)]
     systems: list[System] = []
     broken: list[str] = []
-    for file in files:
+    for file in _files(given):
         try:
             for one in _read(file):
                 systems.append(replace(one, name=_unique(one.name, file, systems)))
         except SettingsError as error:
             broken.append(str(error))
     if broken:
+        if any(path.is_dir() for path in given):
+            broken.append(FOLDER)
         raise SettingsError("cannot read the geometry:\n  " + "\n  ".join(broken))
     return tuple(systems)
 
@@ -246,9 +252,13 @@ def _files(paths: Sequence[Path]) -> list[Path]:
     files: list[Path] = []
     for path in paths:
         if path.is_dir():
-            inside = sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith("."))
+            inside = sorted(p for p in path.iterdir() if not p.name.startswith("."))
             if not inside:
                 raise SettingsError(f"{path}: no geometry files in this folder")
+            if folder := next((p for p in inside if p.is_dir()), None):
+                raise SettingsError(
+                    f"{folder}: a folder in a folder of geometries; move it out; path_to_geometry may list several"
+                )
             files += inside
         else:
             files.append(path)

@@ -44,6 +44,16 @@ def test_what_is_trained_on_and_tested_with_is_said(use, what):
     assert not said(train, GivenFile("other.xyz", use, (frame(4),)))
 
 
+def test_a_test_on_structures_of_the_validation_set_is_said():
+    train, valid = (
+        GivenFile("train.xyz", "train", (frame(1),)),
+        GivenFile("valid.xyz", "valid", (frame(2), frame(3))),
+    )
+    text = said(train, valid, GivenFile("mine.xyz", "test", (frame(3), frame(4))))
+    assert "mine.xyz: 1 of its 2 structures are the same as in valid.xyz" in text
+    assert "the test would repeat the validation" in text
+
+
 def test_the_same_file_for_two_members_is_no_duplicate():
     train = GivenFile("train.xyz", "train", (frame(1), frame(2)))
     assert not said(train, train)

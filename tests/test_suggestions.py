@@ -24,6 +24,8 @@ def test_the_nearest_file_or_folder_is_named_but_none_of_the_other_kind(tmp_path
     assert no_such(tmp_path / "geometry", "folder") == f"no such folder; nearest: {tmp_path / 'geometries'}"
     assert no_such(tmp_path / "geometries.xyz") == "no such file"
     assert no_such(tmp_path / "aimsPAX.yam", "folder") == "no such folder"
+    assert no_such(tmp_path / "geometries") == "a folder; expected a file"
+    assert no_such(tmp_path / "aimsPAX.yaml", "folder") == "a file; expected a folder"
 
 
 def test_where_there_is_no_folder_there_is_nothing_near(tmp_path):

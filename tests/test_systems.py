@@ -39,6 +39,24 @@ def test_an_empty_folder_and_a_missing_file_are_said(tmp_path):
         read_systems(tmp_path / "nothing.xyz")
 
 
+def test_nothing_in_a_folder_of_geometries_is_left_out(tmp_path):
+    write(tmp_path / "a.xyz", molecule("H2O"))
+    (tmp_path / ".notes").write_text("hidden\n")
+    (tmp_path / "README.md").write_text("about a.xyz\n")
+    with pytest.raises(SettingsError, match=r"README.md: no structures(.|\n)*move other files elsewhere"):
+        read_systems(tmp_path)
+    (tmp_path / "README.md").unlink()
+    (tmp_path / "b.xyz").symlink_to(tmp_path / "absent.xyz")
+    with pytest.raises(SettingsError, match=r"b.xyz: no such file"):
+        read_systems(tmp_path)
+    (tmp_path / "b.xyz").unlink()
+    (tmp_path / "more").mkdir()
+    with pytest.raises(SettingsError, match="more: a folder in a folder of geometries; move it out"):
+        read_systems(tmp_path)
+    (tmp_path / "more").rename(tmp_path / ".more")
+    assert [s.name for s in read_systems(tmp_path)] == ["a"]
+
+
 def test_files_of_one_stem_get_different_names(tmp_path):
     write(tmp_path / "a.xyz", molecule("H2O"))
     write(tmp_path / "a.cif", Atoms("Cu", cell=[3, 3, 3], pbc=True))

@@ -57,9 +57,10 @@ def deliver(run: RunContext, chosen: list[int]) -> None:
     misc = run.settings.misc
     if misc.test_set:
         sets["test set"] = read_test_set(run.settings, run.ensemble)
-        train = GivenFile("results/training.xyz", "train", tuple(sets["training"]))
-        for line in overlap(train, GivenFile(misc.test_set, "test", tuple(sets["test set"]))):
-            log.warning("%s", line)
+        test = GivenFile(misc.test_set, "test", tuple(sets["test set"]))
+        for name, use in (("training", "train"), ("validation", "valid")):
+            for line in overlap(GivenFile(f"results/{name}.xyz", use, tuple(sets[name])), test):
+                log.warning("%s", line)
     delivery_precision.check_delivery(
         run, {m: results / f"{run.ensemble.members[m].name}{kind.suffix}" for m in chosen}, sets
     )

@@ -107,7 +107,7 @@ class HeaderSyntax:
 def refuse_joined(line: str, directive: str) -> None:
     """Raise ValueError for lines of a header that YAML has joined into one: the scheduler would read the first only."""
     ours = re.escape(directive)
-    if re.match(rf"(#!|{ours})[^#]*\s{ours}[\s-]", line):
+    if re.match(rf"(#!|{ours})[^#]*(\s|\\n){ours}[\s-]", line):
         raise ValueError(f"{line!r}: several lines in one; begin the text with | instead of > or quotes")
 
 

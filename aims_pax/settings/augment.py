@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ast
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -210,6 +210,12 @@ class RattleSettings(Section):
         "`length`: C = C0 + N(0, cell_sigma) in Å (its documented unit); `code`: C_ij = C0_ij + N(0, "
         "cell_sigma)·|a_j| (its code).",
     )
+
+    def oddities(self) -> Iterator[tuple[str, str]]:
+        """Also the reading of a `cell_sigma` that is not set."""
+        yield from super().oddities()
+        if self.cell_sigma is None:
+            yield from self.unused("cell_sigma_reading", "cell_sigma is not set")
 
     def rattling(self) -> dict[str, Any]:
         """Arguments of `RattleTreeSampler` and `Rattling`, without the temperature."""

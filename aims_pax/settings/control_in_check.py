@@ -41,6 +41,8 @@ def control_in_remarks(file: str, control: Control, systems: Sequence[System]) -
     """Warnings about the control.in of these geometries: contents that have no effect or an unexpected one."""
     if control.has_species:
         yield f"the species blocks of {file} are ignored, species_dir is used"
+    if (control.get("compute_forces") or "").split()[:1] == [".false."]:
+        yield f"{file}: compute_forces .false. is ignored: a label has forces"
     if (shared := shared_k_grid(control, systems)) is not None:
         yield f"{file}: {shared}"
     yield from (f"{file}: {text}" for text in odd_spin(control, systems))

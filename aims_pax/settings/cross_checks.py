@@ -62,9 +62,12 @@ def _mandatory(parts: Parts) -> Iterator[Finding]:
                 if when is not None and when() and unwritten:
                     because = section.meaning(key).mandatory.replace("`", "")
                     prose = type(section).model_fields[key].description or ""
-                    others = sorted(HEADERS.keys() & section.model_fields_set) if key in HEADERS else []
-                    if others:
-                        prose = f"{others[0]} is set: to use it, set type: {HEADERS[others[0]].name}"
+                    if key in HEADERS:
+                        others = [k for k in sorted(HEADERS) if getattr(section, k) is not None]
+                        if others:
+                            prose = f"{others[0]} is set: to use it, set type: {HEADERS[others[0]].name}"
+                        elif key in section.model_fields_set:
+                            prose = "It is empty: without | behind the colon, lines that begin with # are comments"
                     yield PROJECT, (name, key), f"mandatory, as {because}. {prose}"
         except BrokenSectionError:
             continue

@@ -142,14 +142,22 @@ class Section(BaseModel):
     def oddities(self) -> Iterator[tuple[str, str]]:
         """(key, why it looks wrong) for every number in the file that is outside its plausible range."""
         for name in type(self).model_fields:
-            if (
-                name not in self.model_fields_set
-                or getattr(self, name) == type(self).model_fields[name].default
-            ):
+            if not self.is_set(name):
                 continue
             for number in numbers(getattr(self, name)):
                 if text := self.meaning(name).implausible(number):
                     yield name, text
+
+    def is_set(self, name: str) -> bool:
+        """Whether the file has this key, with another value than the default."""
+        default = type(self).model_fields[name].default
+        return name in self.model_fields_set and bool(getattr(self, name) != default)
+
+    def unused(self, names: str, why: str) -> Iterator[tuple[str, str]]:
+        """(key, text) for those of these keys, separated by spaces, that are set although they have no effect."""
+        for name in names.split():
+            if self.is_set(name):
+                yield name, f"has no effect: {why}"
 
 
 def numbers(value: Any) -> Iterator[float]:

@@ -9,11 +9,11 @@ phonon_sampling: {}
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import BeforeValidator, ValidationError
+from pydantic import BeforeValidator, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from aims_pax.errors import SettingsError
@@ -109,6 +109,7 @@ Between = Annotated[str, one_of("center_of_mass", "atoms"), Kind("`str`")]
 
 TEMPERATURE: dict[str, Any] = {"unit": "K", "possible": "[0, 1e5]", "plausible": "[1, 5000]", "usual": 300.0}
 RADIUS: dict[str, Any] = {"unit": "Å", "possible": "(0, 1000]", "plausible": "[1, 100]"}
+CLUSTERS = "finite_subsystem_filter"
 TIME: dict[str, Any] = {"unit": "fs", "possible": "(0, 1e9]", "unit_confusions": {"ps": 1000.0}}
 
 
@@ -131,6 +132,14 @@ class FiniteSubsystemFilter(Section):
         "mbe-automation's code does).",
     )
 
+    def oddities(self) -> Iterator[tuple[str, str]]:
+        """Also keys that only another rule uses."""
+        yield from super().oddities()
+        why = f"selection_rule is {self.selection_rule}"
+        yield from self.unused("n_molecules" if self.selection_rule.startswith("max_") else "distances", why)
+        if self.selection_rule != "closest_to_central_molecule":
+            yield from self.unused("distance_between", why)
+
 
 class ClassicalMD(Section):
     """md_crystal: the molecular dynamics."""
@@ -151,13 +160,16 @@ class ClassicalMD(Section):
     barostat_time_fs: Real = key(1000.0, "Relaxation time of the barostat (fs).", **TIME)
     supercell_radius: Real = key(25.0, "Least distance of periodic images in the supercell (Å).", **RADIUS)
 
+    def oddities(self) -> Iterator[tuple[str, str]]:
+        """Also keys that only the other ensemble uses."""
+        yield from super().oddities()
+        others = {"NVT": "npt_algo barostat_time_fs", "NPT": "nvt_algo"}
+        yield from self.unused(others[self.ensemble], f"ensemble is {self.ensemble}")
 
-class PhononFilter(Section):
-    """phonon_filter: which phonons are sampled."""
 
-    k_point_mesh: Mesh = key(
-        "gamma", "`gamma`, a radius (Å; the q-points of that supercell), or three whole numbers."
-    )
+class ModeSelection(Section):
+    """Keys that select modes of vibration: a window of frequencies, or numbers."""
+
     selected_modes: OptionalWholes = key(
         None,
         "Numbers of the modes at each q-point, from 1, lowest frequency first; the frequency window is then ignored.",
@@ -166,6 +178,27 @@ class PhononFilter(Section):
     freq_min_THz: Real = key(0.1, "Lowest frequency of a mode (THz).", possible="[0, 1000]")
     freq_max_THz: OptionalReal = key(
         8.0, "Highest frequency of a mode (THz); `None`: no limit.", possible="(0, 1e4]"
+    )
+
+    @model_validator(mode="after")
+    def _has_width(self) -> Self:
+        low, high = self.freq_min_THz, self.freq_max_THz
+        if self.selected_modes is None and high is not None and low >= high:
+            raise ValueError(f"expected freq_min_THz ({low:g}) below freq_max_THz ({high:g})")
+        return self
+
+    def oddities(self) -> Iterator[tuple[str, str]]:
+        """Also the window where modes are selected by their numbers."""
+        yield from super().oddities()
+        if self.selected_modes is not None:
+            yield from self.unused("freq_min_THz freq_max_THz", "selected_modes is set")
+
+
+class PhononFilter(ModeSelection):
+    """phonon_filter: which phonons are sampled."""
+
+    k_point_mesh: Mesh = key(
+        "gamma", "`gamma`, a radius (Å; the q-points of that supercell), or three whole numbers."
     )
 
 
@@ -196,6 +229,14 @@ class MDSampling(_Step):
     )
     root_key: Text = key("training/md_sampling", "Group of the HDF5 file.")
 
+    def oddities(self) -> Iterator[tuple[str, str]]:
+        """Also the pressure of NVT, and clusters that are not cut out."""
+        yield from super().oddities()
+        if self.md_crystal.ensemble == "NVT":
+            yield from self.unused("pressure_GPa", "ensemble is NVT")
+        if not self.finite_subsystems:
+            yield from self.unused(CLUSTERS, "finite_subsystems is False")
+
 
 class FreeEnergy(_Step):
     """quasi_harmonic: relaxed crystal and force constants."""
@@ -212,6 +253,12 @@ class FreeEnergy(_Step):
     )
     fmax: Real = key(1e-4, "Largest force on an atom after relaxation (eV/Å).", possible="(0, 1]")
     root_key: Text = key("training/quasi_harmonic", "Group of the HDF5 file.")
+
+    def oddities(self) -> Iterator[tuple[str, str]]:
+        """Also temperature and pressure of an equilibrium volume that is not determined."""
+        yield from super().oddities()
+        if not self.thermal_expansion:
+            yield from self.unused("temperature_K pressure_GPa", "thermal_expansion is False")
 
     @property
     def force_constants_key(self) -> str:
@@ -260,6 +307,15 @@ class PhononSampling(_Step):
     )
     root_key: Text = key("training/phonon_sampling", "Group of the HDF5 file.")
 
+    def oddities(self) -> Iterator[tuple[str, str]]:
+        """Also a crystal besides that of the force constants, times without a trajectory, and clusters not cut out."""
+        yield from super().oddities()
+        yield from self.unused("crystal", "the structure is that of the force constants")
+        if self.amplitudes != "time":
+            yield from self.unused("time_step_fs", f"amplitudes is {self.amplitudes}")
+        if not self.finite_subsystems:
+            yield from self.unused(CLUSTERS, "finite_subsystems is False")
+
 
 class DeltaLearning(_Step):
     """delta_learning: training data for the difference target − baseline on the sampled structures."""
@@ -278,6 +334,13 @@ class DeltaLearning(_Step):
         None, "HDF5 groups with the structures to use; default: the finite clusters of all steps."
     )
     output: Text = key("delta.xyz", "Extended XYZ file in `work_dir`.")
+
+    def oddities(self) -> Iterator[tuple[str, str]]:
+        """Also a crystal, and a calculator besides a baseline."""
+        yield from super().oddities()
+        yield from self.unused("crystal", "the structures are those of earlier steps")
+        if self.baseline is not None:
+            yield from self.unused("calculator", "baseline is set")
 
 
 class TrainingSet(Section):

@@ -359,7 +359,7 @@ def without_effect(parts: Parts) -> Iterator[tuple[str, str, str, str]]:
                 if rule.when(parts, section):
                     used = _used_by_samplers(section, parts.samplers) if rule.section == "MD" else set()
                     for key in rule.keys.split():
-                        if _written(section, key) and key not in used:
+                        if section.is_set(key) and key not in used:
                             yield rule.section, name, key, rule.why
         except BrokenSectionError:
             continue
@@ -375,7 +375,7 @@ def unused_in_dynamics(md: Section) -> dict[str, str]:
     """{key: why} for the keys of MD that are set but have no effect in molecular dynamics with these settings."""
     alone = Parts({}, set())
     rules = [rule for rule in TABLE if rule.section == "MD" and rule.when(alone, md)]
-    return {key: rule.why for rule in rules for key in rule.keys.split() if _written(md, key)}
+    return {key: rule.why for rule in rules for key in rule.keys.split() if md.is_set(key)}
 
 
 def unused_by_samplers(
@@ -393,8 +393,3 @@ def unused_by_samplers(
         for key in own:
             if unused and all(key in found for found in unused):
                 yield k, key, unused[0][key]
-
-
-def _written(section: Section, key: str) -> bool:
-    default = type(section).model_fields[key].default
-    return key in section.model_fields_set and bool(getattr(section, key) != default)

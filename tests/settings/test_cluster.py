@@ -126,6 +126,7 @@ def test_a_block_has_time_to_start_before_its_first_calculation():
 @pytest.mark.parametrize(
     ("key", "header"),
     [("slurm_str", "#!/bin/bash -l #SBATCH --time=10"), ("slurm_str", "#SBATCH --time=10 #SBATCH -N 2"),
+     ("slurm_str", r"#!/bin/bash\n#SBATCH -p test"),
      ("sge_str", "#$ -cwd #$ -l h_rt=60"), ("pbs_str", "#PBS -q short #PBS -l walltime=60")],
 )  # fmt: skip
 def test_lines_of_a_header_that_yaml_has_joined_are_refused(key, header):

@@ -150,6 +150,12 @@ def test_the_header_of_another_scheduler_is_one_clear_error(tmp_path):
     assert "mandatory, as the type is slurm. sge_str is set: to use it, set type: sge" in line
 
 
+def test_a_header_that_yaml_takes_for_comments_is_said(tmp_path):
+    said = errors(tmp_path, (PROJECT + SLURM).replace("slurm_str: |", "slurm_str:"))
+    (line,) = [s for s in said if "slurm_str" in s]
+    assert "mandatory, as the type is slurm. It is empty: without | behind the colon, lines that" in line
+
+
 def test_a_scheduler_that_gives_slots_is_asked_for_them_in_its_header_alone(tmp_path):
     text = (PROJECT + SLURM).replace("type: slurm", "type: sge").replace("slurm_str: |", "sge_str: |")
     text = re.sub(r"#SBATCH.*", "#$ -l h_rt=3600", text)

@@ -55,6 +55,7 @@ def test_the_effective_settings_read_back_to_the_same(tmp_path, samplers):
 WRONG = {
     "- {kind: md, share: 0.5}": "SAMPLERS: the shares sum to 0.5; expected 1",
     "- {kind: md, share: 0.6}\n  - {kind: phonons, share: 0.401}\n  - {kind: aimd, share: 0.1}": "sum to 1.101;",
+    "- {kind: phonons, freq_min_THz: 5, freq_max_THz: 5}": "expected freq_min_THz (5) below freq_max_THz (5)",
     "- {kind: md, share: 1}\n  - {kind: phonons}": "leave nothing for the samplers without a share",
     "- {kind: rattle_tre}": "SAMPLERS.0.kind: 'rattle_tre' is not a sampler; nearest: rattle_tree",
     "- {share: 1}": "SAMPLERS.0.kind: mandatory. The sampler: md, aimd, rattle_tree, phonons",
@@ -96,6 +97,17 @@ def test_shares_may_be_a_little_off_and_are_made_to_sum_to_one(tmp_path):
     text = yaml.safe_dump({"SAMPLERS": entries})
     found = sampler_shares(read(tmp_path, PROJECT + text).samplers)
     assert sum(found) == pytest.approx(1, abs=1e-12)
+
+
+def test_keys_of_a_sampler_that_another_key_makes_idle_are_warned_of(tmp_path):
+    entries = [
+        {"kind": "phonons", "selected_modes": [1], "freq_max_THz": 20, "relaxed": False, "fmax": 0.01},
+        {"kind": "rattle_tree", "cell_sigma_reading": "code"},
+        {"kind": "md", "filters": [{"kind": "finite_clusters", "distances": [3]}]},
+    ]
+    warnings = read(tmp_path, PROJECT + yaml.safe_dump({"SAMPLERS": entries})).warnings
+    idle = {w.partition(": has no effect")[0].partition("SAMPLERS.")[2] for w in warnings if "no effect" in w}
+    assert idle == {"0.freq_max_THz", "0.fmax", "1.cell_sigma_reading", "2.filters.0.distances"}
 
 
 def test_samplers_without_a_share_divide_the_rest(tmp_path):

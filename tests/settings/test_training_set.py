@@ -167,3 +167,44 @@ def test_values_that_look_wrong_are_warned_of(read):
     _, warnings = read(TOP + "quasi_harmonic: {supercell_radius: 500}\n")
     assert len(warnings) == 1
     assert "supercell_radius" in warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "keys"),
+    [
+        ("md_sampling: {pressure_GPa: 3}\n", {"pressure_GPa"}),
+        (
+            "md_sampling: {md_crystal: {npt_algo: mtk_isotropic, barostat_time_fs: 500}}\n",
+            {"npt_algo", "barostat_time_fs"},
+        ),
+        ("md_sampling: {md_crystal: {ensemble: NPT, nvt_algo: langevin}}\n", {"nvt_algo"}),
+        (
+            "md_sampling: {finite_subsystems: false, finite_subsystem_filter: {n_molecules: [2]}}\n",
+            {"finite_subsystem_filter"},
+        ),
+        ("md_sampling: {finite_subsystem_filter: {distances: [4]}}\n", {"distances"}),
+        (
+            "md_sampling: {finite_subsystem_filter: {selection_rule: max_max_distance_to_central_molecule, "
+            "distances: [4], n_molecules: [2], distance_between: atoms}}\n",
+            {"n_molecules", "distance_between"},
+        ),
+        (
+            "quasi_harmonic: {thermal_expansion: false, temperature_K: 60, pressure_GPa: 4}\n",
+            {"temperature_K", "pressure_GPa"},
+        ),
+        (
+            "quasi_harmonic:\nphonon_sampling: {crystal: b.xyz, time_step_fs: 50, phonon_filter: {selected_modes: [1], "
+            "freq_min_THz: 9}}\n",
+            {"crystal", "time_step_fs", "freq_min_THz"},
+        ),
+        ("delta_learning: {target: small, baseline: medium, calculator: large}\n", {"calculator"}),
+    ],
+)
+def test_keys_without_effect_are_warned_of(read, text, keys):
+    _, warnings = read(TOP + text)
+    assert {w.partition(": has no effect")[0].rpartition(".")[2] for w in warnings} == keys
+
+
+def test_a_window_of_frequencies_that_selects_no_mode_is_refused(read):
+    text = "quasi_harmonic:\nphonon_sampling: {phonon_filter: {freq_min_THz: 9}}\n"
+    assert "expected freq_min_THz (9) below freq_max_THz (8)" in refused(read, TOP + text)

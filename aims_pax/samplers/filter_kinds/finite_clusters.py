@@ -30,13 +30,6 @@ class ClustersSettings(FilterKeys, FiniteSubsystemFilter):
         (1, 2, 3, 4), "Molecules in each cluster, for the `closest_to_…` rules.", possible="[1, 1000000]"
     )
 
-    def oddities(self) -> Iterator[tuple[str, str]]:
-        """Also reports a key that only another rule uses."""
-        yield from super().oddities()
-        unused = "n_molecules" if self.selection_rule.startswith("max_") else "distances"
-        if getattr(self, unused) != type(self).model_fields[unused].default:
-            yield unused, f"has no effect with selection_rule {self.selection_rule}; leave it out"
-
     def make(self, context: FilterContext) -> Filter:
         """A filter that chooses the molecules at the first structure."""
         return FiniteClusters(**dict(self))

@@ -25,12 +25,12 @@ from aims_pax.settings.samplers import (
     SamplingDemand,
     register_sampler,
 )
-from aims_pax.settings.training_set import Amplitudes, OptionalWholes
+from aims_pax.settings.training_set import Amplitudes, ModeSelection, OptionalWholes
 from aims_pax.systems import System
 
 
 @register_sampler("phonons")
-class PhononSettings(SamplerSettings):
+class PhononSettings(SamplerSettings, ModeSelection):
     """phonons: displacements along the vibrations of each geometry, after a relaxation."""
 
     prose: ClassVar[str] = (
@@ -62,6 +62,12 @@ class PhononSettings(SamplerSettings):
     relaxed: Flag = key(True, "Begin at the nearest minimum of the potential; the cell does not change.")
     fmax: Real = key(1e-3, "Largest force after the relaxation (eV/Å).", possible="(0, 1]")
     distance: Real = key(0.01, "Displacements of the force constants (Å).", possible="(0, 0.5]")
+
+    def oddities(self) -> Iterator[tuple[str, str]]:
+        """Also the end of a relaxation that is not made."""
+        yield from super().oddities()
+        if not self.relaxed:
+            yield from self.unused("fmax", "relaxed is False")
 
     def make(self, context: SamplerContext) -> Sampler:
         """A sampler with the potential of these settings."""

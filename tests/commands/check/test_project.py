@@ -90,6 +90,8 @@ def test_species_blocks_and_dynamics_of_control_in_are_said_to_be_ignored(folder
     said = warnings(folder, AIMS_GEOMETRY)
     assert "species blocks of ./control.in are ignored, species_dir is used" in said[0]
     assert "MD_run in ./control.in is ignored" in said[1]
+    (folder / "control.in").write_text("xc pbe\ncompute_forces  .false.\n")
+    assert "compute_forces .false. is ignored: a label has forces" in warnings(folder, AIMS_GEOMETRY)[0]
 
 
 def test_a_number_of_fortrans_in_control_in_is_a_number_and_anything_else_one_line(folder):
