@@ -272,7 +272,7 @@ def _checked(
         return state, (checked("implausible"), *effects)
     state = with_trajectory(state, i, replace(state.trajectories[i], faults=0))
     state = _seen(state, trajectory.system, event.uncertainty, rules)
-    state = with_check(state, trajectory.system, spread, rules)
+    state = with_check(state, trajectory.system, spread, _is_fair(i, rules), rules)
     asked_already = event.frame in under_way(state)  # for analysis: its label is already requested
     spent = budget_spent(state, rules) and not asked_already
     if _test_due(state, i, event, rules):
