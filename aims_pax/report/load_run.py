@@ -185,14 +185,15 @@ def state_of(
 ) -> str:
     """finished | starting | running | killed | stopped.
 
-    finished: models were delivered and the current stage has ended. If a process holds the lock: running, or starting
-    if it has not written anything yet. Otherwise: killed if a lock was left behind (a clean end removes it), else
-    stopped.
+    finished: models were delivered and the current stage has ended; a process that begins again is starting. If a
+    process holds the lock: running, or starting if it has not written anything yet. Otherwise: killed if a lock was
+    left behind (a clean end removes it), else stopped.
     started: whether the process has written anything. converges: the last stage is convergence, not active learning.
     """
     last = current_stage([s for s in stages if s.name in ORDER])
     ends = ("converge",) if converges else ("explore", "converge")
-    if last is not None and last.stopped and results and last.name in ends:
+    over = last is not None and last.stopped and results and last.name in ends
+    if over and (started or not holder):
         return "finished"
     if holder:
         return "running" if started else "starting"
