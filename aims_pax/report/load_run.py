@@ -304,8 +304,10 @@ def _trajectories(
             times=c.times,
             labelled=labelled,  # frames labelled only for analysis do not count
             faults=tuple(c.faults),
-            tested=tuple(
-                k for k in np.flatnonzero(labelled).tolist() if c.frames[k] in splits.get("test", ())
+            drawn=tuple(
+                k
+                for k in np.flatnonzero(labelled).tolist()
+                if c.decisions[k] == "audit" or c.frames[k] in splits.get("test", ())
             ),
         )
 
