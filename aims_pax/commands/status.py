@@ -257,6 +257,8 @@ def _targets(run: RunRecord) -> Iterator[dict[str, Any]]:
         return
     confidence = float(run.setting("ACTIVE_LEARNING.confidence"))
     for system, calibration in run.calibrations:
+        if not calibration.pairs:  # a snapshot may be a minute old
+            continue
         found = decide(calibration, run.n_train, target, confidence)
         yield {
             "system": system,

@@ -8,6 +8,7 @@ import time
 import pytest
 
 from aims_pax.commands.status import status, status_lines
+from aims_pax.core.error_calibration import ErrorCalibration
 from aims_pax.errors import SettingsError
 from aims_pax.record.arrays import pack_arrays, unpack_arrays
 from aims_pax.record.checkpoint import to_plain
@@ -253,7 +254,8 @@ def test_how_far_a_run_is_from_its_target_is_said_while_it_runs(folder):
     assert status(folder)["targets"] == [], "the verdict says it"
     path = next((folder / "restart/explore").glob("state-*.npy"))
     arrays, meta = unpack_arrays(path.read_bytes())
-    learnt = {"calibrations": [["water", to_plain(simulated.calibration)]], "n_train": simulated.n}
+    none = to_plain(ErrorCalibration())
+    learnt = {"calibrations": [["water", to_plain(simulated.calibration)], ["Cu", none]], "n_train": simulated.n}
     meta["state"] |= {"stopped": None, **learnt}
     path.write_bytes(pack_arrays(arrays, meta))
     os.utime(path, (time.time() + 10,) * 2)
