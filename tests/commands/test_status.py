@@ -255,7 +255,10 @@ def test_how_far_a_run_is_from_its_target_is_said_while_it_runs(folder):
     path = next((folder / "restart/explore").glob("state-*.npy"))
     arrays, meta = unpack_arrays(path.read_bytes())
     none = to_plain(ErrorCalibration())
-    learnt = {"calibrations": [["water", to_plain(simulated.calibration)], ["Cu", none]], "n_train": simulated.n}
+    learnt = {
+        "calibrations": [["water", to_plain(simulated.calibration)], ["Cu", none]],
+        "n_train": simulated.n,
+    }
     meta["state"] |= {"stopped": None, **learnt}
     path.write_bytes(pack_arrays(arrays, meta))
     os.utime(path, (time.time() + 10,) * 2)
