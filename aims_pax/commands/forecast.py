@@ -27,6 +27,7 @@ from aims_pax.report.forecast import FILE, read_forecast
 from aims_pax.schedulers.usable_cores import cores
 from aims_pax.seeds import rng
 from aims_pax.settings import Settings, effective
+from aims_pax.settings.project import ActiveLearningSettings
 from aims_pax.systems import System
 
 DRAWS = 4000
@@ -37,6 +38,7 @@ CHECKS_PER_LABEL = (
 )  # median and σ of the logarithm: uncertainty checks of all trajectories for one label
 OF_WINDOW = (0.8, 1.6)  # MD steps for one label, over those of a window for each of its labels
 EPOCHS_TO_BEST = (90.0, 1.0)  # the same, of the best epoch of convergence
+UNTIL_FLAT = (0.3, 1.0)  # share of the epochs before exploration until the force error no longer falls
 CARRIES = 0.25  # σ of the logarithm of a measured time against the one in the run
 WATCHED = (
     "REFERENCE",
@@ -187,7 +189,7 @@ class _Draw:
             )  # how many of them are for validation and testing varies
         if steps is not None:
             labels = np.minimum(labels, np.maximum(least, steps / per_label))
-        if al.desired_acc:
+        if al.desired_acc or al.stop == "when_done":
             labels = labels * self._between(0.3, 1.0)
         moved = labels * per_label
         return labels, moved if steps is None else np.minimum(moved, steps)
@@ -201,10 +203,7 @@ class _Draw:
         if al is None:
             return np.zeros(DRAWS)
         n = sum(self.ahead["active_learning"]["trajectories"].values())
-        size = self._size(labels)
-        if al.replay_strategy == "random_subset":
-            size = np.minimum(size, al.train_subset_size)
-        size = self._with_copies(size)
+        begun, size = self._trained_on(self._size(labels, 0.0), al), self._trained_on(self._size(labels), al)
         shared = np.exp(self._between(math.log(0.3), 0.0))  # several trajectories train in one visit
         training = self._trained(labels * al.epochs_per_worker * size * shared, self.members)
         moving = steps * self.md_step / n * self._between(1.0, 1.6) / self.movers**0.8
@@ -213,12 +212,19 @@ class _Draw:
         alone = np.maximum(np.maximum(training, moving), labelling) if self.beside else np.maximum(
             training + moving, labelling
         )  # fmt: skip
-        return np.asarray(alone + self._between(0.2, 1.0) * (together - alone), float)
+        before = self.ahead["active_learning"]["epochs_before_exploration"] * self._between(*UNTIL_FLAT)
+        first = self._trained(before * begun, self.members)  # nothing else runs meanwhile
+        return np.asarray(first + alone + self._between(0.2, 1.0) * (together - alone), float)
+
+    def _trained_on(self, size: Array, al: ActiveLearningSettings) -> Array:
+        """Frames of an epoch of active learning with training sets of this size."""
+        if al.replay_strategy == "random_subset":
+            size = np.minimum(size, al.train_subset_size)
+        return self._with_copies(size)
 
     def _size(self, labels: Array, half: float = 0.5) -> Array:
-        """Training frames of a member, on average over active learning, or at its end (half 1)."""
-        first = self.ahead["initial"]
-        begun = 0.0 if first is None or first["n_train"][1] is None else float(first["n_train"][1])
+        """Training frames of a member, on average over active learning, at its beginning (half 0) or end (half 1)."""
+        begun = float(self.ahead["active_learning"]["n_train"][1] or 0)
         limit = self.ahead["active_learning"]["limits"].get("max_train_set_size", math.inf)
         return np.asarray(np.maximum(1.0, np.minimum(begun + half * labels, limit)), float)
 
@@ -232,6 +238,7 @@ class _Draw:
         labels = self.labels()
         if labels is None:
             return None
+        given = 0.0 if self.ahead["initial"] is not None else self._size(np.zeros(DRAWS))
         seconds = np.zeros(DRAWS)
         median, sigma = EPOCHS_TO_BEST
         for one in stages:
@@ -239,7 +246,7 @@ class _Draw:
             patience = al.convergence_patience if al is not None else 50
             epochs = np.minimum(one["most_epochs"], median * self._factor(sigma) + patience)
             seconds = seconds + self._trained(
-                epochs * self._with_copies(np.maximum(1.0, 0.9 * labels)), one["members"]
+                epochs * self._with_copies(np.maximum(1.0, given + 0.9 * labels)), one["members"]
             )
         return seconds
 

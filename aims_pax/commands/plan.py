@@ -17,6 +17,7 @@ from aims_pax.commands import resource_estimates
 from aims_pax.commands.check.project import checked_settings
 from aims_pax.commands.forecast import forecast, stored_timings
 from aims_pax.core import initial_dataset
+from aims_pax.core.active_learning import epochs_before_exploration
 from aims_pax.core.audits import EARLY
 from aims_pax.core.rules import ExploreRules, InitialRules
 from aims_pax.core.stop_rule import FEWEST_AUDITS
@@ -245,25 +246,31 @@ def _active(
     n = max(s.num_trajectories, len(systems))
     timestep = min(settings.md_of(system.name).timestep for system in deal(systems, n))
     rules = ExploreRules.read(s, n, settings.model.seed, timestep)
+    if kind_of_run(settings).fits_at_once:
+        rules = rules.for_fits_at_once()
     begins = first["n_train"] if first is not None else _given(settings)
     least, most = _calls(rules, n, begins, s.max_train_set_size)
     limits = {
         "max_MD_steps": s.max_MD_steps, "max_train_set_size": s.max_train_set_size, "max_labels": s.max_labels,
         "desired_acc": s.desired_acc or INF,
     }  # fmt: skip
+    aimed = {"target_error": s.target_error} if s.stop == "when_done" else {}
     steps = None if math.isinf(s.max_MD_steps) else int(n * s.max_MD_steps)
     growth = INF if math.isinf(s.max_train_set_size) else max(0, s.max_train_set_size - (begins[0] or 0))
-    epochs = min(most, growth) * s.epochs_per_worker
+    before = epochs_before_exploration(rules, begins[0] or 1)
+    epochs = before + min(most, growth) * s.epochs_per_worker
     return {
         "trajectories": dict(Counter(x.name for x in deal(systems, n))),
+        "n_train": list(begins),
         "reference_calls": [int(least), _whole(most)],
         "MD_steps": steps,
         "MD_steps_per_label": n * rules.window / rules.per_window if rules.by_windows else None,
         "ps": None if steps is None else _time(settings, systems, n, int(s.max_MD_steps)),
         "epochs": [0, _whole(epochs)],
+        "epochs_before_exploration": before,
         "test_structures": s.n_test,
         "test_structures_at_most": _whole(min(s.n_test, _looks(rules, n), rules.max_labels)),
-        "limits": {k: v for k, v in limits.items() if not math.isinf(v)},
+        "limits": {k: v for k, v in limits.items() if not math.isinf(v)} | aimed,
     }
 
 
@@ -311,7 +318,7 @@ def _calls(
         least = full if math.isinf(rules.max_steps) and math.isinf(rules.max_labels) else min(least, full)
     if math.isinf(rules.max_steps) and math.isinf(max_train) and not math.isinf(rules.max_labels):
         least = rules.max_labels  # the only limit
-    if rules.desired_acc > 0:
+    if rules.desired_acc > 0 or not math.isinf(rules.quiet_wanted):
         least = 0
     least, most = min(least, rules.max_labels), min(most, rules.max_labels)
     return least, most

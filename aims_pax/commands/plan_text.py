@@ -126,10 +126,15 @@ def _active_lines(active: dict[str, Any] | None) -> list[str]:
         "active learning",
         f"  reference calls  {_range(active['reference_calls'])}" + _testing(active),
         f"  MD steps         {steps}" + ("" if active["ps"] is None else f" at most ({active['ps']:g} ps)"),
-        f"  training epochs  {_range(active['epochs'])}",
+        f"  training epochs  {_range(active['epochs'])}" + _before_exploration(active),
         f"  ends by          {limits or 'no limit: it runs until it is stopped or the walltime ends'}",
         "",
     ]
+
+
+def _before_exploration(active: dict[str, Any]) -> str:
+    before = active["epochs_before_exploration"]
+    return f" (at most {before} of them before exploration begins)" if before else ""
 
 
 def _sharing(processes: dict[str, int]) -> str:

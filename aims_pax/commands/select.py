@@ -326,19 +326,22 @@ def _numpy(values: Any) -> Array:
 
 
 def _free(pool: PoolPoints, known: PoolPoints | None, options: SelectOptions) -> NDArray[np.int64]:
-    """Numbers of the candidates: the structures of the pool that are not known. Raises SettingsError for too few.
+    """Numbers of the candidates: the structures of the pool that are not known, each once. Raises SettingsError for too
+    few.
 
     Labels add charge, spin or masses that a pool does not state; only those that contradict make another structure.
     """
     there: dict[str, list[tuple[float | None, int | None]]] = {}
     for geometry, electrons in () if known is None else zip(known.ids, known.electrons, strict=True):
         there.setdefault(geometry, []).append(electrons)
-    both = zip(pool.ids, pool.electrons, strict=True)
-    free = np.array(
-        [k for k, (i, own) in enumerate(both) if not any(_agree(own, x) for x in there.get(i, ()))], np.int64
-    )
-    if len(free) < len(pool.ids):
-        log.info("%d structures of the pool are in --already and are left out", len(pool.ids) - len(free))
+    both = list(zip(pool.ids, pool.electrons, strict=True))
+    new = [k for k, (i, own) in enumerate(both) if not any(_agree(own, x) for x in there.get(i, ()))]
+    if len(new) < len(both):
+        log.info("%d structures of the pool are in --already and are left out", len(both) - len(new))
+    first = {both[k]: k for k in reversed(new)}
+    free = np.array(sorted(first.values()), np.int64)
+    if len(free) < len(new):
+        log.info("%d structures of the pool repeat earlier ones and are left out", len(new) - len(free))
     if options.n > len(free):
         raise SettingsError(
             f"-n {options.n}: there are {len(free)} structures to choose from; choose at most so many"

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from aims_pax.core.stop_rule import decide
 from aims_pax.record.delivery_progress import MD_TEST, REPORT, STEPS
 from aims_pax.record.run_requests import asked_for, paused_since
 from aims_pax.report.cost_summary import IDLE, errors, wall_seconds
@@ -18,6 +19,7 @@ from aims_pax.report.load_run import load_run
 from aims_pax.report.run_record import RunRecord, StageRecord, current_stage
 from aims_pax.report.run_verdict import run_verdict
 from aims_pax.report.seen_files import SeenFiles
+from aims_pax.report.target_error import target_of
 from aims_pax.report.time_left import Limit, rounded_seconds, time_left
 
 WIDTH = 80
@@ -50,8 +52,10 @@ def status(folder: Path, seen: SeenFiles | None = None) -> dict[str, Any]:
     spent = math.nan if stage is None else _at_work(run, stage, folder, now if working else stage.heard)
     limit, left = ("", math.nan)
     if working and stage is not None and not stage.stopped:
-        limit, left = time_left(spent, _limits(run, stage.name))
+        limit, left = time_left(spent, _limits(run, stage, folder))
     force, energy, on = errors(run)
+    if run.predictions and stage is not None and not stage.stopped:
+        on += ", of the model delivered before"
     failed = dict(run.failures)
     answered = run.labelled + sum(failed.values())
     return {
@@ -64,6 +68,7 @@ def status(folder: Path, seen: SeenFiles | None = None) -> dict[str, Any]:
         "reason": _reason(run),
         "verdict": run_verdict(run).text if run.state == "finished" else None,
         "goal": run_verdict(run).kind,
+        "targets": list(_targets(run)),
         "stage": None if stage is None else stage.name,
         "stage_s": _plain(spent),
         "stages": {s.name: s.stopped for s in stages},
@@ -112,6 +117,9 @@ def status_lines(now: dict[str, Any]) -> list[str]:
         out += _wrapped("stage", text)
     if now["left_s"] is not None:
         out += _wrapped("left", f"about {rounded_seconds(now['left_s'])} of this stage ({now['left_until']})")
+    for of in now["targets"]:
+        word = "" if of["verdict"] == "open" else f"{of['verdict']}, "
+        out += _wrapped("target", f"{of['system']}: {word}{of['reason']}")
     out += _wrapped("labels", _labels(now["labels"]))
     out += _wrapped("data", _data(now["data"], now["training_set"]))
     out += _wrapped("training", _training(now["training"]))
@@ -198,23 +206,27 @@ def _at_work(run: RunRecord, stage: StageRecord, folder: Path, until: float) -> 
     return until - stage.began - sum(max(0.0, min(e, until) - max(b, stage.began)) for b, e in idle)
 
 
-def _limits(run: RunRecord, stage: str) -> Iterator[Limit]:
+def _limits(run: RunRecord, stage: StageRecord, folder: Path) -> Iterator[Limit]:
     """Every limit that may end the stage, and how much of it is used."""
     al, initial = "ACTIVE_LEARNING.", "INITIAL_DATASET_GENERATION."
-    own = [sum(e.stage == stage for e in epochs) for epochs in run.losses.values()]
-    if stage == "initial":
+    own = [sum(e.stage == stage.name for e in epochs) for epochs in run.losses.values()]
+    if stage.name == "initial":
         yield _of(run, initial + "max_initial_epochs", max(own, default=0))
         yield _of(run, INITIAL_SIZE, len(run.splits.get("train", ())))
-    elif stage == "explore":
+    elif stage.name == "explore":
+        checks = [float(t.times[0]) for t in run.trajectories if len(t.times)]
+        if not checks:
+            return  # the members train first
+        since = _at_work(run, stage, folder, min(checks))
         steps = [t.step for t in run.trajectories]
         sizes = [v.n_train for v in run.visits if v.stage == "explore"] or [0]
-        yield _of(run, al + "max_MD_steps", sum(steps) / max(1, len(steps)))
-        yield _of(run, al + "max_labels", by_stage(run)[ACTIVE].asked)
-        yield _of(run, SIZE, sizes[-1], sizes[0])
+        yield _of(run, al + "max_MD_steps", sum(steps) / max(1, len(steps)), since=since)
+        yield _of(run, al + "max_labels", by_stage(run)[ACTIVE].asked, since=since)
+        yield _of(run, SIZE, sizes[-1], sizes[0], since)
     elif any(own):
-        last = run.convergence if stage == "converge" else ()
+        last = run.convergence if stage.name == "converge" else ()
         learning = [c.epochs - c.continued_at for c in last if c.epochs] or [n for n in own if n]
-        yield _of(run, EPOCHS.get(stage, al + "max_convergence_epochs"), sum(learning) / len(learning))
+        yield _of(run, EPOCHS.get(stage.name, al + "max_convergence_epochs"), sum(learning) / len(learning))
 
 
 def _training_set(run: RunRecord, stage: str | None) -> dict[str, Any]:
@@ -227,8 +239,8 @@ def _training_set(run: RunRecord, stage: str | None) -> dict[str, Any]:
     return {"of": whose, "size": n, "limit": limit, "limited_by": key.partition(".")[2] if limit else None}
 
 
-def _of(run: RunRecord, key: str, now: float, first: float = 0.0) -> Limit:
-    return Limit(key.partition(".")[2], first, now, _limit(run, key))
+def _of(run: RunRecord, key: str, now: float, first: float = 0.0, since: float = 0.0) -> Limit:
+    return Limit(key.partition(".")[2], first, now, _limit(run, key), since)
 
 
 def _limit(run: RunRecord, key: str) -> float:
@@ -236,6 +248,26 @@ def _limit(run: RunRecord, key: str) -> float:
         return float(run.setting(key, "inf"))
     except ValueError:
         return math.inf
+
+
+def _targets(run: RunRecord) -> Iterator[dict[str, Any]]:
+    """How far each system is from target_error, as the stop rule sees it; nothing when the verdict says it."""
+    target = target_of(run)
+    if not target or run.state == "finished":
+        return
+    confidence = float(run.setting("ACTIVE_LEARNING.confidence"))
+    for system, calibration in run.calibrations:
+        if not calibration.pairs:  # a snapshot may be a minute old
+            continue
+        found = decide(calibration, run.n_train, target, confidence)
+        yield {
+            "system": system,
+            "verdict": found.verdict,
+            "error": _plain(found.error),
+            "upper": _plain(found.upper),
+            "target": target,
+            "reason": found.reason,
+        }
 
 
 def _trajectories(run: RunRecord) -> Iterator[dict[str, Any]]:

@@ -86,12 +86,17 @@ def begin(systems: tuple[str, ...], rules: ExploreRules, n_train: int, valid: di
         thresholds=tuple((key, Threshold()) for key in keys),
         n_train=n_train,
         valid=tuple((system, valid.get(system, 0)) for system in dict.fromkeys(systems)),
-        warm_up=WarmUp(math.ceil(rules.warm_up_epochs * min(1.0, SMALL_SET / n_train)) if n_train else 0),
+        warm_up=WarmUp(epochs_before_exploration(rules, n_train)),
         stopped=NO_LABELS if rules.max_labels < 1 else None,
     )
     if state.stopped is None and n_train >= rules.max_train:
         state, _ = _end(state, _full(state), rules)
     return with_systems(state, rules)
+
+
+def epochs_before_exploration(rules: ExploreRules, n_train: int) -> int:
+    """At most so many epochs on a training set of this size: fewer for one of more than SMALL_SET structures."""
+    return math.ceil(rules.warm_up_epochs * min(1.0, SMALL_SET / n_train)) if n_train else 0
 
 
 def reopen(state: State, systems: tuple[str, ...], rules: ExploreRules) -> State:
@@ -272,7 +277,7 @@ def _checked(
         return state, (checked("implausible"), *effects)
     state = with_trajectory(state, i, replace(state.trajectories[i], faults=0))
     state = _seen(state, trajectory.system, event.uncertainty, rules)
-    state = with_check(state, trajectory.system, spread, rules)
+    state = with_check(state, trajectory.system, spread, _is_fair(i, rules), rules)
     asked_already = event.frame in under_way(state)  # for analysis: its label is already requested
     spent = budget_spent(state, rules) and not asked_already
     if _test_due(state, i, event, rules):

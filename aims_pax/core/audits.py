@@ -51,11 +51,14 @@ def with_systems(state: State, rules: ExploreRules) -> State:
     return state
 
 
-def with_check(state: State, system: str, spread: float, rules: ExploreRules) -> State:
-    """The state after an uncertainty check of a frame of this system. spread: eV/Å, the largest of the frame."""
+def with_check(state: State, system: str, spread: float, fair: bool, rules: ExploreRules) -> State:
+    """The state after an uncertainty check of a frame of this system. spread: eV/Å, the largest of the frame.
+
+    fair: of a trajectory whose frames measure the error.
+    """
     above = NEW_REGION * rules.target_error if rules.target_error > 0 else math.inf
     before = dict(state.calibrations).get(system, ErrorCalibration())
-    return _with_calibration(state, system, before.seen(spread, rules.skip_step, above))
+    return _with_calibration(state, system, before.seen(spread, rules.skip_step, above, fair))
 
 
 def with_error(

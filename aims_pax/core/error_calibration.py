@@ -49,7 +49,7 @@ class ErrorPair:
     """One labelled structure. spread, error, mae: eV/Å; error: of its worst force component; mae: mean of all.
 
     n_train: size of the training set. selected: labelled because of its spread, not drawn at random. typical: mean
-    spread (eV/Å) of the structures that were checked last.
+    spread (eV/Å) of the structures of fair trajectories that were checked last.
     """
 
     spread: float
@@ -102,9 +102,9 @@ class ErrorMap:
 class ErrorCalibration:
     """The pairs of one system and what follows from them.
 
-    recent: spreads in eV/Å of the last uncertainty checks. audits, covered: structures drawn at random whose error was
-    compared with the bound that was valid before their label, and how many of them were below it. quiet: MD steps of
-    all trajectories of the system since a structure in a new region.
+    recent: spreads in eV/Å of the last uncertainty checks of fair trajectories. audits, covered: structures drawn at
+    random whose error was compared with the bound that was valid before their label, and how many of them were below
+    it. quiet: MD steps of all trajectories of the system since a structure in a new region.
     """
 
     pairs: tuple[ErrorPair, ...] = ()
@@ -114,13 +114,17 @@ class ErrorCalibration:
     covered: int = 0
     quiet: int = 0
 
-    def seen(self, spread: float, steps: int = 0, new_above: float = math.inf) -> ErrorCalibration:
+    def seen(
+        self, spread: float, steps: int = 0, new_above: float = math.inf, fair: bool = True
+    ) -> ErrorCalibration:
         """After one more uncertainty check. spread: eV/Å, the largest of the structure. steps: of MD before it.
 
-        new_above: expected error in eV/Å above which the structure lies in a new region.
+        new_above: expected error in eV/Å above which the structure lies in a new region. fair: of a trajectory whose
+        structures measure the error: the spreads of hotter or biased ones say nothing about its mean.
         """
         new = self.map is not None and self.map.expected(spread) > new_above
-        return replace(self, recent=(*self.recent, spread)[-RECENT:], quiet=0 if new else self.quiet + steps)
+        recent = (*self.recent, spread)[-RECENT:] if fair else self.recent
+        return replace(self, recent=recent, quiet=0 if new else self.quiet + steps)
 
     def labelled(
         self, spread: float, error: float, mae: float, n_train: int, selected: bool, confidence: float

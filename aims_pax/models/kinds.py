@@ -74,6 +74,7 @@ class ModelKind(ABC):
     packages: tuple[str, ...] = ()  # distributions whose versions the model card lists
     keys: type[Section] | None = None  # of MODEL.kwargs; None: it has none
     has_spread: bool = False  # one member predicts its own uncertainty (see `ForceFieldModel.has_spread`)
+    fits_at_once: bool = False  # each training is a complete fit (see `ForceFieldModel.fits_at_once`)
     has_stress: bool = False  # learns and predicts stress, which NPT needs
     trains_in_processes: bool = False  # has `training_pool`
     moves_in_processes: bool = False  # has `serialise` and `unserialise`

@@ -52,6 +52,7 @@ class DeltaKind(ModelKind):
         self.title, self.suffix = f"Δ-learning {inner.title}", f"{MARK}{inner.suffix}"
         self.packages, self.keys = inner.packages, inner.keys
         self.has_spread, self.has_stress = inner.has_spread, inner.has_stress
+        self.fits_at_once = inner.fits_at_once
         self.trains_in_processes, self.moves_in_processes = (
             inner.trains_in_processes,
             inner.moves_in_processes,

@@ -99,7 +99,9 @@ class StageClock:
         self.paused_seconds = rested
         self.stage, self.last, self.doing, self.before = "", 0.0, "", 0.0
         self.seconds: dict[str, float] = {}
-        self.first: dict[str, float] = {}  # limit → amount used when the clock was started
+        self.first: dict[
+            str, tuple[float, float]
+        ] = {}  # limit → amount used, s of work, when it was first named
         self.limits: tuple[Limit, ...] = ()
 
     def now(self, stage: str, doing: str, now: float, used: Iterable[tuple[str, float, float]] = ()) -> None:
@@ -111,7 +113,9 @@ class StageClock:
             spent = now - self.last - (rested - self.before)
             self.seconds[self.doing] = self.seconds.get(self.doing, 0.0) + max(0.0, spent)
         self.last, self.doing, self.before = now, doing, rested
-        self.limits = tuple(Limit(n, self.first.setdefault(n, at), at, most) for n, at, most in used)
+        worked = sum(self.seconds.values())
+        found = [(n, *self.first.setdefault(n, (at, worked)), at, most) for n, at, most in used]
+        self.limits = tuple(Limit(n, first, at, most, since) for n, first, since, at, most in found)
 
     def line(self, now: float, width: int = 79) -> str:
         """`now: dynamics · 7 min · dynamics 80 % · training 20 % · about 3 min left (max_labels 500)`."""
@@ -202,7 +206,8 @@ def _explore(state: Any, rules: Any, seen: Mapping[int, LastCheck], rows: int) -
     more = ", ".join(f"{n} {status}" for status, n in counts.items())
     rest = [f"… and {sum(counts.values())} more trajectories: {more}"] if counts else []
     rest += [f"{len(done)} ended, the last one: {done[-1].reason}"] if done and done[-1].reason else []
-    δ = state.thresholds[0][1].value(rules.c_x)
+    first = state.thresholds[0][0] or state.trajectories[0].system
+    δ = active_learning.threshold_of(state, first, rules)
     limit = "" if math.isinf(rules.max_train) else f" of {int(rules.max_train)}"
     asked = f"{state.n_asked}" + ("" if math.isinf(rules.max_labels) else f" of {int(rules.max_labels)}")
     head = f"active learning · {state.n_train}{limit} training points (a member) · {asked} labels asked"
@@ -236,6 +241,8 @@ def _limits_of_initial(state: Any, rules: Any) -> Iterator[tuple[str, float, flo
 
 
 def _limits_of_explore(state: Any, rules: Any) -> Iterator[tuple[str, float, float]]:
+    if not state.warm_up.done:
+        return
     yield "max_MD_steps", sum(t.step for t in state.trajectories) / len(state.trajectories), rules.max_steps
     yield "max_labels", state.n_asked, rules.max_labels
     yield "max_train_set_size", state.n_train, rules.max_train

@@ -185,14 +185,15 @@ def state_of(
 ) -> str:
     """finished | starting | running | killed | stopped.
 
-    finished: models were delivered and the current stage has ended. If a process holds the lock: running, or starting
-    if it has not written anything yet. Otherwise: killed if a lock was left behind (a clean end removes it), else
-    stopped.
+    finished: models were delivered and the current stage has ended; a process that begins again is starting. If a
+    process holds the lock: running, or starting if it has not written anything yet. Otherwise: killed if a lock was
+    left behind (a clean end removes it), else stopped.
     started: whether the process has written anything. converges: the last stage is convergence, not active learning.
     """
     last = current_stage([s for s in stages if s.name in ORDER])
     ends = ("converge",) if converges else ("explore", "converge")
-    if last is not None and last.stopped and results and last.name in ends:
+    over = last is not None and last.stopped and results and last.name in ends
+    if over and (started or not holder):
         return "finished"
     if holder:
         return "running" if started else "starting"
@@ -303,8 +304,10 @@ def _trajectories(
             times=c.times,
             labelled=labelled,  # frames labelled only for analysis do not count
             faults=tuple(c.faults),
-            tested=tuple(
-                k for k in np.flatnonzero(labelled).tolist() if c.frames[k] in splits.get("test", ())
+            drawn=tuple(
+                k
+                for k in np.flatnonzero(labelled).tolist()
+                if c.decisions[k] == "audit" or c.frames[k] in splits.get("test", ())
             ),
         )
 

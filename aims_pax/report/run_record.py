@@ -48,7 +48,7 @@ class TrajectoryRecord:
     times: Array
     labelled: NDArray[np.bool_]
     faults: tuple[tuple[int, str], ...] = ()  # (step, why) of impossible frames
-    tested: tuple[int, ...] = ()  # which of the K were drawn for testing, whatever their uncertainty
+    drawn: tuple[int, ...] = ()  # which of the K were drawn at random, for testing or to measure the error
 
 
 @dataclass(frozen=True)

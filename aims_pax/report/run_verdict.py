@@ -9,14 +9,20 @@ from aims_pax.core.rules import BELIEVED
 from aims_pax.report.accuracy import by_system, energy_mae_with_error, force_mae_with_error, held_out
 from aims_pax.report.formatting import STAGES, STATES, milli, milli_with_error, plural
 from aims_pax.report.run_record import RunRecord, current_stage
-from aims_pax.report.target_error import TargetVerdict, target_verdict, what_labels_bring
+from aims_pax.report.target_error import (
+    LARGER,
+    TargetVerdict,
+    target_verdict,
+    training_cut_off,
+    what_labels_bring,
+)
 
 NEXT = {  # beginning of the reason that ended active learning → what to change to continue
     "max_labels": "raise ACTIVE_LEARNING.max_labels",
     "max_MD_steps": "raise ACTIVE_LEARNING.max_MD_steps",
     "max_train_set_size": "raise ACTIVE_LEARNING.max_train_set_size",
     "desired_acc": "lower ACTIVE_LEARNING.desired_acc a little: the mean of the members was below it",
-    "when_done": "lower ACTIVE_LEARNING.target_error, or choose a larger model",
+    "when_done": "lower ACTIVE_LEARNING.target_error a little: the error in active learning was below it",
     "every trajectory": (
         "correct what ended them and raise ACTIVE_LEARNING.num_trajectories (ended ones are not continued)"
     ),
@@ -66,7 +72,9 @@ def run_verdict(run: RunRecord) -> RunVerdict:
         )
     if mae <= goal and n >= BELIEVED:
         kind = "reached" if aimed is None or aimed.kind == "reached" else "missed"
-        return RunVerdict(kind, " ".join([f"Goal reached: {on}; {asked}.", *more]))
+        return RunVerdict(
+            kind, " ".join([f"Goal reached: {on}; {asked}.", *more, *_towards_target(run, aimed)])
+        )
     if mae <= goal:
         text = f"Goal reached, but on too few frames to be reliable: {on}; {asked}. {_next(run)}"
         return RunVerdict("missed", " ".join([text, *more]))
@@ -76,10 +84,15 @@ def run_verdict(run: RunRecord) -> RunVerdict:
 def _aimed(run: RunRecord, aimed: TargetVerdict, more: list[str]) -> RunVerdict:
     """The verdict of a run whose only goal is target_error."""
     tested = test_error(run)
-    more = [f"Besides: {tested}.", *more] if tested else more
+    besides = [f"Besides: {tested}."] if tested else []
     kind = "reached" if aimed.kind == "reached" else "missed"
-    following = [_next(run)] if aimed.kind in ("missed", "unknown") else []
-    return RunVerdict(kind, " ".join([aimed.text, *following, *more]))
+    # a longer training costs no labels: it is named before more of them
+    return RunVerdict(kind, " ".join([aimed.text, *more, *_towards_target(run, aimed), *besides]))
+
+
+def _towards_target(run: RunRecord, aimed: TargetVerdict | None) -> list[str]:
+    """The next step where more labels may reach the target; else []: its verdict has named it."""
+    return [_next(run)] if aimed is not None and aimed.kind in ("missed", "unknown") else []
 
 
 def desired(run: RunRecord) -> float:
@@ -126,8 +139,7 @@ def last_training(run: RunRecord) -> str:
 
 def cut_off(run: RunRecord) -> list[str]:
     """A sentence if convergence was ended by its number of epochs and not by patience; else []."""
-    last = [s for s in run.stages if s.name == "converge"]
-    if not last or not (last[0].stopped or "").startswith("max_convergence_epochs"):
+    if not training_cut_off(run):
         return []
     best = ", ".join(f"{c.best_epoch} of {c.epochs}" for c in run.convergence)
     return [
@@ -141,6 +153,8 @@ def _next(run: RunRecord) -> str:
     reason = explored[0] if explored else ""
     step = next((words for start, words in NEXT.items() if reason.startswith(start)), "raise its limits")
     ended = f"Active learning ended by {reason}. " if reason else ""
+    if reason.startswith("when_done") and ": no gain, " in reason:
+        return f"{ended}Next: {LARGER}."
     return f"{ended}Next: {step}, then run the same command."
 
 

@@ -21,8 +21,8 @@ from aims_pax.report.run_record import RunRecord
 FEWEST_TESTS = 5
 WIDTH = 1.2816  # standard errors from an estimate to its 90 % bound
 LARGER = (
-    "a larger model (more channels, larger max_L or cutoff in mace.yaml), or a longer last training, in a new folder; "
-    "its labels can be given as initial_train_dataset"
+    "a larger model (more channels, larger max_L or cutoff in mace.yaml) in a new folder; the labels of this one can "
+    "be given as initial_train_dataset"
 )
 
 
@@ -31,7 +31,8 @@ class ErrorOfSystem:
     """The mean over structures of their largest force error, eV/Å, with its standard error.
 
     frames: structures that measured it. on: what they are. training: the same mean over training structures; NaN:
-    unknown. curve: of the errors before learning, None with too few.
+    unknown, or the last training was cut off, so that it may still fall. curve: of the errors before learning, None
+    with too few.
     """
 
     system: str
@@ -64,13 +65,20 @@ def target_of(run: RunRecord) -> float:
         return 0.0
 
 
+def training_cut_off(run: RunRecord) -> bool:
+    """Whether the last training was ended by its number of epochs and not by patience."""
+    return any(
+        s.name == "converge" and (s.stopped or "").startswith("max_convergence_epochs") for s in run.stages
+    )
+
+
 def errors_of_systems(run: RunRecord) -> list[ErrorOfSystem]:
     """One entry per system whose error is known."""
     calibrations = dict(run.calibrations)
     found = []
     for system in dict.fromkeys([*calibrations, *(_systems(run))]):
         tests, training = _largest(run, system, UNSEEN), _largest(run, system, ("train",))
-        floor = float(training.mean()) if len(training) else math.nan
+        floor = float(training.mean()) if len(training) and not training_cut_off(run) else math.nan
         curve = None
         if system in calibrations and run.n_train:
             curve = mean_error_curve(calibrations[system], run.n_train, 0.0 if math.isnan(floor) else floor)
@@ -90,7 +98,7 @@ def target_verdict(run: RunRecord) -> TargetVerdict | None:
     target = target_of(run)
     if not target:
         return None
-    asked = f"target_error is {milli(target)}"
+    asked = f"target_error is {milli(target)} meV/Å"
     systems = errors_of_systems(run)
     missing = [s for s in dict(run.calibrations) if s not in {e.system for e in systems}]
     if not systems or missing:
@@ -127,17 +135,18 @@ def _kind(e: ErrorOfSystem, target: float) -> str:
 def _words(kind: str, systems: list[ErrorOfSystem], target: float, asked: str) -> str:
     text = "; ".join(e.text() for e in systems)
     if kind == "unreachable":
-        floor = ", ".join(f"{milli(e.training)}" for e in systems)
-        return (
-            f"Target cannot be reached with this model size: {text}, and {floor} already on the training frames; "
-            f"{asked}. Next: {LARGER}."
+        text = "; ".join(
+            f"{e.text()}, and {milli(e.training)} already on its training frames" for e in systems
         )
+        return f"Target cannot be reached with this model size: {text}; {asked}. Next: {LARGER}."
     if kind == "doubtful":
         return (
             f"Target probably reached, but not measured well enough to be sure: {text}; {asked}. Next: more test "
             "frames (ACTIVE_LEARNING.n_test), then run the same command."
         )
-    brings = "; ".join(_step(e, target) for e in systems if e.curve is not None)
+    names = [f"{e.system}: " if len(systems) > 1 else "" for e in systems]
+    steps = [n + _step(e, target) for n, e in zip(names, systems, strict=True) if e.curve is not None]
+    brings = "; ".join(steps)
     return f"Target not reached: {text}; {asked}." + (f" Expected: {brings}." if brings else "")
 
 

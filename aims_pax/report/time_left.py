@@ -20,12 +20,16 @@ CERTAIN = 0.04  # share of the way to a limit that must be done before a time le
 
 @dataclass(frozen=True)
 class Limit:
-    """A limit that ends a stage. first, now: amount used when the clock started, and now; most: the limit or inf."""
+    """A limit that ends a stage. first, now: amount used when the clock started, and now; most: the limit or inf.
+
+    since: s of work until it began to be used: training before exploration brings no label nearer.
+    """
 
     name: str
     first: float
     now: float
     most: float
+    since: float = 0.0
 
     @property
     def share(self) -> float:
@@ -42,7 +46,8 @@ def time_left(seconds: float, limits: Iterable[Limit]) -> tuple[str, float]:
     nearest = max(limits, key=lambda limit: limit.share, default=None)
     if nearest is None or not CERTAIN <= nearest.share < 1:
         return "", math.nan
-    return f"{nearest.name} {nearest.most:g}", seconds * (1 - nearest.share) / nearest.share
+    used = max(0.0, seconds - nearest.since)
+    return f"{nearest.name} {nearest.most:g}", used * (1 - nearest.share) / nearest.share
 
 
 def rounded_seconds(seconds: float) -> str:

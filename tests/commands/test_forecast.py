@@ -1,5 +1,6 @@
 """The forecast of time and cost: what follows from its numbers, and what it does not pretend to know."""
 
+import ase.io
 import numpy as np
 import pytest
 
@@ -10,6 +11,7 @@ from aims_pax.commands.timings import Timings
 from aims_pax.settings import read_settings
 from aims_pax.settings.geometries import read_geometries
 from tests.projects import write_project
+from tests.worlds import rattled, water
 
 TIMES = Timings(2.0, 3, 0.01, 0.005, 3, 1.0, {}, 100)
 
@@ -104,3 +106,32 @@ def test_cores_of_a_reference_calculation_come_from_the_launch_command(tmp_path)
     job = {"type": "slurm", "launch_str": "srun aims.x", "slurm_str": header}
     cluster = settings.cluster.model_copy(update=job)
     assert reference_slots(replace(settings, cluster=cluster)) == 144
+
+
+def test_epochs_before_exploration_take_time(tmp_path):
+    slow = Timings(0.001, 3, 1.0, 0.00001, 3, 1.0, {}, 100)  # nothing but training costs anything
+    seconds = []
+    for epochs in (0, 100):
+        keys = {"epochs_before_exploration": epochs}
+        found, *_ = ahead(tmp_path / str(epochs), slow, ACTIVE_LEARNING=keys)
+        seconds.append(np.array(found["stages_s"]["explore"]))
+    n = plan(tmp_path / "100")["active_learning"]["n_train"][1]
+    more = seconds[1] - seconds[0]
+    assert 0.3 * 1.2 * 100 * n < more[0] < more[2] < 3 * 1.2 * 100 * n
+    assert "(at most 100 of them before exploration begins)" in "\n".join(plan_lines(plan(tmp_path / "100")))
+
+
+def test_a_given_set_is_trained_on_to_the_end(tmp_path):
+    seconds = []
+    for n in (10, 80):
+        folder = tmp_path / str(n)
+        folder.mkdir()
+        given = [f.to_atoms() for f in rattled(water(), n)]
+        for atoms in given:
+            atoms.info["REF_energy"], atoms.arrays["REF_forces"] = -1.0, np.zeros((3, 3))
+        ase.io.write(folder / "given.xyz", given, format="extxyz")
+        keys = {"initial_train_dataset": "given.xyz", "max_labels": 5, "epochs_before_exploration": 20}
+        found, *_ = ahead(folder, INITIAL_DATASET_GENERATION=None, ACTIVE_LEARNING=keys)
+        seconds.append([found["stages_s"][stage][1] for stage in ("explore", "converge")])
+    few, many = np.array(seconds)
+    assert (many > 3 * few).all()

@@ -153,6 +153,7 @@ def explore(**changes):
         ({"max_steps": 1000, "n_test": 5, "audit_share": 0.5, **WINDOWS}, INF, (0, 20 * 3 + 62)),
         ({}, 25, (6, 6 + 3)),  # the first validates none, the second one: 5 more for training need 6 labels
         ({"desired_acc": 0.01}, 25, (0, 9)),
+        ({"max_labels": 7, "quiet_wanted": 2000}, INF, (0, 7)),  # stop: when_done
         ({}, INF, (0, INF)),
         ({"max_steps": 10_000}, 20, (0, 0)),  # full from the beginning
         ({"max_steps": 10_000, "n_test": 2}, 20, (0, 2)),

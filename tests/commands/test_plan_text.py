@@ -27,7 +27,8 @@ def ahead(**changes):
 
 ACTIVE = {
     "trajectories": {"water": 3}, "reference_calls": [4, math.inf], "test_structures": 0, "test_structures_at_most": 0,
-    "MD_steps": 1234567, "ps": 617.3, "epochs": [2, 30], "limits": {"max_labels": 40, "max_MD_steps": 1000},
+    "MD_steps": 1234567, "ps": 617.3, "epochs": [2, 30], "epochs_before_exploration": 0,
+    "limits": {"max_labels": 40, "max_MD_steps": 1000},
 }  # fmt: skip
 INITIAL = {
     "sampling": "md 100 %", "steps_of_sampling": [2, 2], "structures_a_step": 6, "reference_calls": [12, 12],

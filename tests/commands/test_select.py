@@ -275,3 +275,16 @@ def test_a_labelled_structure_is_known_although_its_label_added_a_charge(tmp_pat
     )
     assert sorted(found) == [2, 3], "the ion of the last one is another structure"
     assert "2 structures of the pool are in --already and are left out" in said
+
+
+@pytest.mark.parametrize("by", ["random", "diverse", "maxdet"])
+def test_a_structure_that_occurs_twice_is_chosen_once(tmp_path, by):
+    frames = [x.frame for x in tiny.water(4, noise=0.03)]
+    ion = replace(frames[0], charge=1.0)
+    pool = tmp_path / "pool.xyz"
+    ase.io.write(pool, [f.to_atoms() for f in [*frames, *frames, ion]], format="extxyz")
+    found, said = chosen([pool], tmp_path, n=5, by=by)
+    assert sorted(found) == [0, 1, 2, 3, 8], "the ion is another structure"
+    assert "4 structures of the pool repeat earlier ones and are left out" in said
+    with pytest.raises(SettingsError, match="there are 5 structures to choose from"):
+        chosen([pool], tmp_path, n=6, by=by, output=tmp_path / "more.xyz")

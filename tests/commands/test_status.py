@@ -8,10 +8,14 @@ import time
 import pytest
 
 from aims_pax.commands.status import status, status_lines
+from aims_pax.core.error_calibration import ErrorCalibration
 from aims_pax.errors import SettingsError
+from aims_pax.record.arrays import pack_arrays, unpack_arrays
+from aims_pax.record.checkpoint import to_plain
 from aims_pax.record.delivery_progress import MD_TEST, MODELS, REPORT, begin_step
 from aims_pax.record.files import write_text
 from aims_pax.record.lock import STARTING, Lock
+from tests.core.test_error_calibration import SimulatedLearning
 from tests.report.folders import advanced, answered, made_up, recorded, trained
 
 
@@ -100,6 +104,15 @@ def test_the_time_left_follows_from_the_limit_that_is_nearest(tmp_path):
     assert now["last_sign_s_ago"] == pytest.approx(0, abs=5)
     assert now["labels"]["budget"] == 1000
     assert any("about 1 min 40 s" in line or "about 2 min" in line for line in status_lines(now))
+
+
+def test_training_before_exploration_is_no_part_of_the_pace(tmp_path):
+    t = time.time() - 100
+    entries = [trained(t + k, k, 20, 0.1) for k in range(80)]
+    entries += [advanced(t + 80 + k / 2, 0, 10 * k, 10 * k + 10, 0.1) for k in range(20)]
+    folder = made_up(tmp_path, entries, max_MD_steps="400")
+    held(folder)
+    assert status(folder)["left_s"] == pytest.approx(20, abs=5)  # 200 of 400 steps took 20 s
 
 
 def test_the_training_set_can_be_the_nearest_limit(tmp_path):
@@ -228,3 +241,38 @@ def test_many_trajectories_are_summed_up(tmp_path):
 def test_a_folder_without_a_run_is_said_so(tmp_path):
     with pytest.raises(SettingsError, match="no aims-PAX run"):
         status(tmp_path)
+
+
+def test_how_far_a_run_is_from_its_target_is_said_while_it_runs(folder):
+    simulated = SimulatedLearning(4)
+    while simulated.labels < 60:
+        simulated.check()
+    known = json.loads((folder / "restart/settings.json").read_text())
+    known["settings"]["aimsPAX.ACTIVE_LEARNING.target_error"] = "0.1"
+    known["settings"]["aimsPAX.ACTIVE_LEARNING.confidence"] = "0.9"
+    (folder / "restart/settings.json").write_text(json.dumps(known))
+    assert status(folder)["targets"] == [], "the verdict says it"
+    path = next((folder / "restart/explore").glob("state-*.npy"))
+    arrays, meta = unpack_arrays(path.read_bytes())
+    none = to_plain(ErrorCalibration())
+    learnt = {
+        "calibrations": [["water", to_plain(simulated.calibration)], ["Cu", none]],
+        "n_train": simulated.n,
+    }
+    meta["state"] |= {"stopped": None, **learnt}
+    path.write_bytes(pack_arrays(arrays, meta))
+    os.utime(path, (time.time() + 10,) * 2)
+    held(folder)
+    now = status(folder)
+    (of,) = now["targets"]
+    assert (of["system"], of["verdict"], of["target"]) == ("water", "open", 0.1)
+    assert of["error"] < of["upper"]
+    text = " ".join(" ".join(status_lines(now)).split())
+    assert "target water: largest force error" in text
+    assert "more labels would bring" in text
+    assert "of the model delivered before)" in text
+
+
+def test_a_finished_run_that_begins_again_is_starting(folder):
+    (folder / "restart/lock").write_text(json.dumps({"pid": 1, "host": "elsewhere", "started": time.time()}))
+    assert status(folder)["state"] == "starting"

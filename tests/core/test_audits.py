@@ -12,6 +12,7 @@ from aims_pax.core.active_learning import threshold_of
 from aims_pax.core.audits import all_done
 from aims_pax.core.error_calibration import ErrorMap
 from aims_pax.core.rules import ExploreRules
+from aims_pax.core.stop_rule import mean_error_curve
 from aims_pax.core.work import (
     AddToDataset,
     Advanced,
@@ -35,8 +36,8 @@ AIMED = {"target_error": 0.15, "audit_share": 0.2, "audit_seed": 3}
 class SimulatedWorld:
     """Answers the work of the core: errors are spread × 3 with scatter, and both fall with the training set."""
 
-    def __init__(self, rules, seed=0, systems=("a", "a", "a"), scale=1.0):
-        self.rules, self.rng, self.scale = rules, random.Random(seed), scale
+    def __init__(self, rules, seed=0, systems=("a", "a", "a"), scale=1.0, scales=None):
+        self.rules, self.rng, self.scale, self.scales = rules, random.Random(seed), scale, scales or {}
         self.state = active_learning.begin(systems, rules, 20, {s: 5 for s in systems})
         self.spread, self.checks, self.added = {}, [], []
 
@@ -51,7 +52,7 @@ class SimulatedWorld:
             case SelectFrames():
                 return Selected(work, work.frames[: work.n])
         name = f"f{work.trajectory}-{work.end}-{work.n_rewinds}"
-        level = self.scale * 0.1 * (self.state.n_train / 20) ** -0.6
+        level = self.scale * self.scales.get(work.trajectory, 1.0) * 0.1 * (self.state.n_train / 20) ** -0.6
         self.spread[name] = level * math.exp(self.rng.gauss(0, 0.4))
         return Advanced(work, work.end, name, (self.spread[name],))
 
@@ -213,6 +214,18 @@ def test_a_calibration_that_allows_no_spread_is_no_error():
     assert threshold_of(state, name, rules) == 0.0
     world.state = state
     world.run(50)
+
+
+@pytest.mark.parametrize("factor", [1 / 3, 3.0])
+def test_spreads_of_colder_and_hotter_trajectories_do_not_change_the_error_that_is_measured(factor):
+    rules = replace(WINDOW, **AIMED, fair_trajectories=(1,), max_labels=80)
+    world = SimulatedWorld(rules, scales={0: factor, 2: factor}).run(20000)
+    n = world.state.n_train
+    ((_, calibration),) = world.state.calibrations
+    mean = (
+        3 * 0.1 * (n / 20) ** -0.6 * math.exp((0.4**2 + 0.3**2) / 2)
+    )  # of the log-normal spreads and errors
+    assert mean_error_curve(calibration, n).at(n).error == pytest.approx(mean, rel=0.35)
 
 
 def test_analysed_frames_of_hot_trajectories_do_not_measure_the_error():

@@ -2,15 +2,17 @@
 
 import io
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 
 from aims_pax.core import active_learning, convergence
+from aims_pax.core.error_calibration import ErrorCalibration, ErrorMap
 from aims_pax.core.rules import ConvergeRules, ExploreRules
 from aims_pax.core.threshold import Threshold
-from aims_pax.report.live_view import Display, LastCheck, StageClock, bar
+from aims_pax.report.live_view import LIMITS, Display, LastCheck, StageClock, bar
 
 RULES = ExploreRules(20, 0.0, 0.1, 2, 1, max_steps=10_000_000, max_train=1000, max_labels=500)
 LABELLER = SimpleNamespace(calls=SimpleNamespace(begun=14, finished=9, failed={"NotConverged": 2}))
@@ -49,6 +51,26 @@ def test_trajectories_with_step_temperature_and_uncertainty_against_the_threshol
     assert third.split("/ 10000000")[1].split() == ["running"]
     assert "σ and threshold" in text
     assert "reference since this start · 3 under way · 9 done · 2 failed (2 NotConverged)" in text
+
+
+def test_with_a_calibration_its_threshold_is_shown():
+    fitted = ErrorMap(math.log(3.0), 1.0, 0.0, 0.3, 0.0, 1.0, 40.0)  # a bound of 3 × the spread
+    rules = replace(RULES, per_system=True, calibrated=True, target_error=0.15)
+    state = active_learning.begin(("water",), rules, 60, {})
+    state = replace(state, calibrations=(("water", ErrorCalibration(map=fitted)),))
+    assert "threshold 0.050 eV/Å" in drawn("explore", state, rules)
+
+
+def test_before_exploration_no_time_left_is_guessed():
+    rules = replace(RULES, warm_up_epochs=50)
+    state = active_learning.begin(("water",), rules, 60, {})
+    assert list(LIMITS["explore"](state, rules)) == []
+    clock = StageClock()
+    clock.now("explore", "training", 0, [])
+    clock.now("explore", "training", 85, [])
+    clock.now("explore", "moving", 86, [("max_labels", 0, 60)])
+    clock.now("explore", "moving", 106, [("max_labels", 5, 60)])
+    assert "about 4 min left" in clock.line(106)  # 220 s
 
 
 @pytest.mark.parametrize("height", [24, 40])

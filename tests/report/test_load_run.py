@@ -10,7 +10,7 @@ import pytest
 from aims_pax.errors import SettingsError
 from aims_pax.report.load_run import load_run
 from aims_pax.report.tolerant_readers import snapshot
-from tests.report.folders import advanced, made_up
+from tests.report.folders import advanced, answered, made_up
 
 # ---------------------------------------------------------------- a real run
 
@@ -208,3 +208,14 @@ def test_a_trajectory_that_stands_at_a_training_point_is_training(folder):
     (folder / "restart/journal.jsonl").write_text("\n".join(told[: at + 1]) + "\n")
     i = json.loads(told[at])["content"]["work"]["trajectory"]
     assert load_run(folder).trajectories[i].status == "training"
+
+
+def test_structures_drawn_to_measure_the_error_are_told_from_uncertain_ones(tmp_path):
+    steps = [
+        advanced(1000 + k, 0, 10 * k, 10 * k + 10, 0.1, decision=d)
+        for k, d in enumerate(("audit", "candidate"))
+    ]
+    folder = made_up(tmp_path, [*steps, answered(1003, "f0s10"), answered(1004, "f0s20")])
+    (t,) = load_run(folder).trajectories
+    assert t.labelled.tolist() == [True, True]
+    assert t.drawn == (0,)

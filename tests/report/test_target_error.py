@@ -61,7 +61,7 @@ def test_the_test_frames_decide_and_carry_a_standard_error(run):
     assert said.kind == "reached"
     assert said.text.startswith("Target reached: water: largest force error 15")
     assert " ± " in said.text
-    assert "target_error is 200." in said.text
+    assert "target_error is 200 meV/Å." in said.text
     assert run_verdict(found).kind == "reached"
     assert '<p class="verdict reached">Target reached' in page(found)[0]
 
@@ -70,8 +70,52 @@ def test_a_training_error_above_the_target_means_that_the_model_is_too_small(run
     said = target_verdict(aimed(run, 0.1, errors=(0.14, 0.2), tests=8))
     assert said.kind == "unreachable"
     assert "cannot be reached with this model size" in said.text
-    assert "already on the training frames" in said.text
+    assert "already on its training frames; target_error is 100 meV/Å" in said.text
     assert "a larger model" in said.text
+
+
+def stopped(run, stage, why):
+    """The run with this stage, ended for this reason."""
+    assert any(s.name == stage for s in run.stages)
+    return replace(run, stages=tuple(replace(s, stopped=why) if s.name == stage else s for s in run.stages))
+
+
+def test_a_training_that_was_cut_off_says_nothing_about_the_size_of_the_model(run):
+    found = stopped(
+        aimed(run, 0.1, errors=(0.14, 0.2), tests=8), "converge", "max_convergence_epochs: 9 epochs"
+    )
+    assert math.isnan(errors_of_systems(found)[0].training)
+    said = run_verdict(found).text
+    assert "cannot be reached" not in said
+    longer, more = (
+        said.index("raise ACTIVE_LEARNING.max_convergence_epochs"),
+        said.index("raise ACTIVE_LEARNING.max_labels"),
+    )
+    assert longer < more
+
+
+@pytest.mark.parametrize(
+    ("judged", "advice", "never"),
+    [
+        ("reached, largest force error 90 ± 9 meV/Å", "lower ACTIVE_LEARNING.target_error a little", "a larger model"),
+        ("no gain, largest force error 190 ± 9 meV/Å", "Next: a larger model", "lower ACTIVE_LEARNING"),
+    ],
+)  # fmt: skip
+def test_what_to_do_after_a_stop_by_itself_follows_from_its_reason(run, judged, advice, never):
+    found = stopped(aimed(run, 0.1, errors=(0.02, 0.2), tests=8), "explore", f"when_done: water: {judged}")
+    said = run_verdict(found).text
+    assert advice in said
+    assert never not in said
+
+
+def test_a_missed_target_beside_a_reached_accuracy_has_a_next_step(run):
+    found = aimed(run, 0.1, errors=(0.02, 0.2), tests=8)
+    split = np.where(found.predictions["split"] == "train", "valid", "test")
+    found = replace(found, predictions={**found.predictions, "split": split},
+                    settings={**found.settings, "aimsPAX.ACTIVE_LEARNING.desired_acc": "0.1"})  # fmt: skip
+    said = run_verdict(found)
+    assert said.kind == "missed"
+    assert "raise ACTIVE_LEARNING.max_labels" in said.text
 
 
 def test_a_missed_target_comes_with_what_labels_would_bring(run, calibration):

@@ -18,6 +18,12 @@ def test_what_was_there_before_the_clock_was_started_was_not_done_in_its_time():
     assert time_left(60.0, [Limit("max_train_set_size", 20, 30, 60)])[1] == pytest.approx(180)
 
 
+def test_what_the_stage_did_before_is_no_measure_of_its_speed():
+    """85 s of training before exploration, then 5 of 60 labels in 20 s."""
+    limit = Limit("max_labels", 0, 5, 60, since=85.0)
+    assert time_left(105.0, [limit])[1] == pytest.approx(220)
+
+
 @pytest.mark.parametrize(
     "limits", [[], [Limit("a", 0, 3, 100)], [Limit("a", 0, 100, 100)], [Limit("a", 9, 9, 9)]]
 )

@@ -36,6 +36,7 @@ class GPKind(ModelKind):
     packages = ("featomic",)
     keys = GPSettings
     has_spread = True
+    fits_at_once = True
     has_stress = True
 
     def build(self, settings: Settings, seeds: Sequence[int], elements: Sequence[int]) -> ForceFieldModel:

@@ -52,8 +52,9 @@ def learning_figure(run: RunRecord, png: bool = False) -> list[Panel]:
                     axes.plot(*envelope(x, y), color=colour, marker="o" if len(part) < 60 else None, ms=2.6)
             ys = [r[3] for r in rows]
             if math.isfinite(end):
-                axes.plot([rows[-1][0]], [1000 * end], "D", color=VERMILLION, ms=4.5, zorder=5)
-                axes.annotate(f"{1000 * end:.3g}", (rows[-1][0], 1000 * end), (-7, 0), textcoords="offset points",
+                at = delivered_labels(run)
+                axes.plot([at], [1000 * end], "D", color=VERMILLION, ms=4.5, zorder=5)
+                axes.annotate(f"{1000 * end:.3g}", (at, 1000 * end), (-7, 0), textcoords="offset points",
                               ha="right", va="center", color=VERMILLION)  # fmt: skip
                 ys.append(1000 * end)
             log_if_wide(axes, ys)
@@ -66,6 +67,12 @@ def learning_figure(run: RunRecord, png: bool = False) -> list[Panel]:
             found.append(panel(figure, name, title, legend, png=png,
                                table=dict(zip(columns, map(list, zip(*rows, strict=True)), strict=True))))  # fmt: skip
     return found + _convergence(run, png)
+
+
+def delivered_labels(run: RunRecord) -> int:
+    """The labels that there were when the delivered model was trained: at the last training, if there was one."""
+    last = [v for v in run.visits if v.stage == "converge"] or run.visits
+    return max(v.labels for v in last)
 
 
 def delivered_errors(run: RunRecord) -> tuple[float, float]:

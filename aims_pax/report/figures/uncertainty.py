@@ -27,7 +27,7 @@ from aims_pax.report.formatting import plural
 from aims_pax.report.run_record import RunRecord, TrajectoryRecord
 
 MARKS = ((VERMILLION, "threshold"), (ORANGE, "went to the reference"))
-TESTED = (PURPLE, "drawn for testing, at any spread")
+DRAWN = (PURPLE, "drawn at random, at any spread")
 
 
 def uncertainty_figure(run: RunRecord, png: bool = False) -> tuple[list[Panel], dict[str, list[Any]]]:
@@ -53,11 +53,11 @@ def uncertainty_figure(run: RunRecord, png: bool = False) -> tuple[list[Panel], 
 def uncertainty_legend(
     run: RunRecord, trajectories: Iterable[TrajectoryRecord] | None = None
 ) -> list[tuple[str, str]]:
-    """The legend of `uncertainty_figure`; test frames are included only if there are some."""
+    """The legend of `uncertainty_figure`; structures drawn at random only if there are some."""
     mean = run.setting("ACTIVE_LEARNING.uncertainty_type") == "mean_atomic_sd"
     spread = (BLUE, "mean spread of the atoms" if mean else "largest spread of an atom")
-    tested = any(t.tested for t in (run.trajectories if trajectories is None else trajectories))
-    return [spread, *MARKS, *([TESTED] if tested else [])]
+    drawn = any(t.drawn for t in (run.trajectories if trajectories is None else trajectories))
+    return [spread, *MARKS, *([DRAWN] if drawn else [])]
 
 
 def _one(run: RunRecord, t: TrajectoryRecord, low: float, high: float, png: bool) -> Panel:
@@ -66,10 +66,10 @@ def _one(run: RunRecord, t: TrajectoryRecord, low: float, high: float, png: bool
         finite = np.isfinite(t.threshold)
         x, y = envelope(t.steps[finite], t.threshold[finite], 80)
         axes.plot(x, y, color=VERMILLION, lw=1.1, ls=(0, (4, 2)))
-        marks = np.setdiff1d(np.flatnonzero(t.labelled), t.tested)
+        marks = np.setdiff1d(np.flatnonzero(t.labelled), t.drawn)
         marks = marks[thinned(len(marks), 120)]
         axes.plot(t.steps[marks], t.uncertainty[marks], "o", color=ORANGE, ms=3.4, mec="none")
-        drawn = list(t.tested[:120])
+        drawn = list(t.drawn[:120])
         axes.plot(t.steps[drawn], t.uncertainty[drawn], "o", color=PURPLE, ms=3.4, mec="none")
         for step, _ in t.faults[:50]:
             axes.plot([step], [high / 1.25], "x", color=INK, ms=4)

@@ -38,13 +38,13 @@ def test_each_trajectory_has_its_panel_and_all_numbers_are_kept(run):
 
 
 def test_dots_of_test_frames_are_named_where_there_are_some(run):
-    drawn = {(str(t.index), str(t.steps[k])) for t in run.trajectories for k in t.tested}
+    drawn = {(str(t.index), str(t.steps[k])) for t in run.trajectories for k in t.drawn}
     frames = [s.info for s in run.structures if s.id in run.splits["test"]]
     assert drawn == {(info["trajectory"], info["step"]) for info in frames}
     assert len(drawn) == 3
-    assert uncertainty.TESTED in uncertainty.uncertainty_legend(run)
-    assert uncertainty.TESTED not in uncertainty.uncertainty_legend(
-        run, [replace(t, tested=()) for t in run.trajectories]
+    assert uncertainty.DRAWN in uncertainty.uncertainty_legend(run)
+    assert uncertainty.DRAWN not in uncertainty.uncertainty_legend(
+        run, [replace(t, drawn=()) for t in run.trajectories]
     )
 
 

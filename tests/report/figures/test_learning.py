@@ -53,3 +53,9 @@ def test_the_epochs_of_the_last_training_are_counted_from_one_for_each_member(ru
     assert last.table["member"] == ["a"] * 3 + ["b"] * 4
     assert last.table["epoch"] == [1, 2, 3, 1, 2, 3, 4]
     np.testing.assert_allclose(last.table["force_MAE_meV_A"][:3], [200, 190, 180])
+
+
+def test_the_delivered_model_stands_at_the_labels_of_its_last_training(run):
+    visits = (visit(0, "explore", 5, 0.2), visit(1, "explore", 9, 0.1), visit(0, "converge", 12, 0.1))
+    assert learning.delivered_labels(replace(run, visits=visits)) == 12
+    assert learning.delivered_labels(replace(run, visits=visits[:2])) == 9
