@@ -29,11 +29,8 @@ from aims_pax.labelling.store import LabelStore, method_hash
 from aims_pax.labelling.validation import check_label
 from aims_pax.potential import CalculatorPotential, Evaluation, Potential
 from aims_pax.potentials.factory import calculator_potential, make_potential
-from aims_pax.potentials.named import LoadedPotential, canonical_spec
+from aims_pax.potentials.named import LoadedPotential, canonical_spec, contents_of_potential
 from aims_pax.settings.augment import CallSpec, called
-from aims_pax.settings.bundled_models import BUNDLED
-from aims_pax.settings.callables import PUBLISHED_MODELS
-from aims_pax.settings.content_hashes import content_digest, contents
 
 if TYPE_CHECKING:
     from aims_pax.settings import LabellingSettings
@@ -62,7 +59,7 @@ class Baseline:
     ) -> None:
         self.spelling, self.folder, self.device, self.key = spelling, folder, device, key
         self.spec = canonical_spec(spelling)
-        self.contents = _contents(self.spec, folder)
+        self.contents = contents_of_potential(self.spec, folder)
         self.identity = method_hash({"baseline": _plain(self.spec), "contents": self.contents})
         self.store = None if store is None else LabelStore(store, self.identity)
         self._known: dict[str, Label] = {}
@@ -371,15 +368,6 @@ def _checked(
             f"{change:+.3f} eV, the forces give {work:+.3f} eV; its SCF cycle may have ended in another state"
         )
     return label
-
-
-def _contents(spec: CallSpec | str, folder: Path) -> dict[str, str]:
-    """{path: hash} of the files and modules of the user that a baseline is made of."""
-    if not isinstance(spec, str):
-        return contents(spec, folder)
-    path = folder / Path(spec).expanduser()
-    named = spec in PUBLISHED_MODELS or spec in BUNDLED  # never a file of that name
-    return {spec: content_digest(path)} if path.is_file() and not named else {}
 
 
 def _plain(value: Any) -> Any:

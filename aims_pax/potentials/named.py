@@ -23,7 +23,7 @@ from aims_pax.settings.augment import CallSpec, as_calculator, called
 from aims_pax.settings.bundled_models import BUNDLED
 from aims_pax.settings.calculator_conventions import charge_refusal
 from aims_pax.settings.callables import PUBLISHED_MODELS
-from aims_pax.settings.content_hashes import contents
+from aims_pax.settings.content_hashes import content_digest, contents
 from aims_pax.settings.samplers import MACE_MP0
 
 log = logging.getLogger(__name__)
@@ -259,3 +259,12 @@ def canonical_spec(spelling: Any) -> CallSpec | str:
     if spelling in MACE_MP0:
         return SIZE
     return as_calculator(spelling)
+
+
+def contents_of_potential(spec: CallSpec | str, folder: Path) -> dict[str, str]:
+    """{path: hash} of the files and modules of the user that a potential is made of."""
+    if not isinstance(spec, str):
+        return contents(spec, folder)
+    path = folder / Path(spec).expanduser()
+    named = spec in PUBLISHED_MODELS or spec in BUNDLED  # never a file of that name
+    return {spec: content_digest(path)} if path.is_file() and not named else {}

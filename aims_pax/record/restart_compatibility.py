@@ -39,6 +39,8 @@ TABLES = (  # tables of the user's own keys, compared as a whole: also with no t
     f"{BEGUN_WITH}train_dataset",
     f"{BEGUN_WITH}valid_dataset",
     f"{MODEL}.kwargs",
+    f"{FOUNDATION}.model.kwargs",
+    f"{PRETRAINING}.potential",
 )
 # (prefix of the key, why another value would mix incompatible data)
 FIXED = (

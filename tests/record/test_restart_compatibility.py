@@ -19,6 +19,8 @@ SETTINGS = {
     "mace": {"GENERAL": {"name_exp": "x", "seed": 1}, "ARCHITECTURE": {"r_max": 5.0}},
 }
 
+XTB = {"factory": "tblite.ase:TBLite"}
+
 
 def changed(path, value):
     result = copy.deepcopy(SETTINGS)
@@ -212,6 +214,10 @@ def test_labels_of_charged_structures_that_an_earlier_version_computed_as_neutra
         ("aimsPAX.ACTIVE_LEARNING.seeds_tags_dict", None, {"a": 1, "b": 2}),
         ("aimsPAX.ACTIVE_LEARNING.initial_train_dataset", "a.xyz", {"a": "a.xyz"}),
         ("aimsPAX.MODEL", {"kind": "gp", "kwargs": {}}, {"kind": "gp", "kwargs": {"noise": 0.1}}),
+        ("aimsPAX.PRETRAINING", {"potential": XTB}, {"potential": "so3lr"}),
+        ("aimsPAX.PRETRAINING", {"potential": "so3lr"}, {"potential": XTB}),
+        ("aimsPAX.PRETRAINING", {"potential": XTB}, {"potential": XTB | {"kwargs": {"method": "GFN2-xTB"}}}),
+        ("mace.FOUNDATION", {"model": XTB | {"kwargs": {}}}, {"model": XTB | {"kwargs": {"size": "small"}}}),
     ],
 )
 def test_a_table_that_was_not_there_or_had_other_keys_is_a_change(folder, path, before, after):

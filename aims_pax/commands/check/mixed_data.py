@@ -14,6 +14,7 @@ from aims_pax.charge_and_spin import charged_or_open_shell
 from aims_pax.dataset import read_extxyz
 from aims_pax.errors import AimsPaxError
 from aims_pax.frames import Frame
+from aims_pax.settings.geometries import completing
 from aims_pax.systems import System
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def warnings(settings: Settings, systems: Sequence[System]) -> Iterator[str]:
             frames: list[Frame] = [s.frame for s in systems]
             try:
                 read = itertools.islice(read_extxyz(settings.path(file), *keys), READ)
-                given = [one.frame for one in read]
+                given = [one.frame for one in map(completing(settings), read)]
             except AimsPaxError:
                 continue  # reported where the file is read
             for text in [*mixed_charge_and_spin([*frames, *given]), *missing_charge_and_spin(frames, given)]:

@@ -27,7 +27,7 @@ from aims_pax.labelling.validation import check_geometry
 from aims_pax.models.kinds import kind_of_file, kind_of_run
 from aims_pax.potentials.baseline import KEY, Baseline
 from aims_pax.potentials.delta_kind import without_atoms_of
-from aims_pax.potentials.named import canonical_spec
+from aims_pax.potentials.named import canonical_spec, contents_of_potential
 from aims_pax.record.checkpoint import exists
 from aims_pax.record.folder import RunFolder
 from aims_pax.record.log import only_errors
@@ -186,10 +186,13 @@ def begun_folder(settings: Settings, systems: Sequence[System]) -> None:
 
 
 def begun_settings(settings: Settings, systems: Sequence[System]) -> dict[str, Any]:
-    """The settings that a folder is begun with, hashes of the files that its models begin from, and the elements of
-    models that are made for the geometries."""
+    """The settings that a folder is begun with, hashes of the files that its models begin from or that label for
+    pre-training, and the elements of models that are made for the geometries."""
     found = effective(settings)
     contents, al = kind_of_run(settings).begun_with(settings), settings.active_learning
+    if settings.pretraining is not None:
+        potential = canonical_spec(settings.pretraining.potential)
+        contents |= contents_of_potential(potential, settings.folder)
     if contents:
         found |= {"contents": contents}
     if settings.model.foundation is None and not (al and al.initial_models):

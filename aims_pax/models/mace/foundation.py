@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from aims_pax.errors import SettingsError, SetupError
+from aims_pax.models.delta import is_difference
 from aims_pax.models.kinds import FOUNDATIONAL_SIZE
 from aims_pax.models.mace.build import DTYPES, check_model_class, read_model
 from aims_pax.models.mace.cuequivariance import converted_back, is_converted
@@ -78,6 +79,11 @@ def foundation_module(
     """
     if foundation.factory is None:
         path = foundation_file(foundation.name, folder, MODEL, FOUNDATION_ONLY)
+        if is_difference(path):
+            raise SettingsError(
+                f"{MODEL}: {path}: holds only the difference to a baseline; expected a model of whole energies. To "
+                "train this one further, name it in ACTIVE_LEARNING.initial_models, with the same REFERENCE.baseline"
+            )
         return (
             _with_own_layers(read_model(path, device, None, embeddings=True), device),
             foundation.name,

@@ -41,16 +41,17 @@ def test_two_geometries_that_the_model_cannot_tell_apart(tmp_path):
     assert "MISC.path_to_geometry: H2O with the charges 0, 1 and the multiplicities 1, 2" in done.stderr
 
 
-def test_given_data_of_another_charge(tmp_path):
+def cation_with_given_data(folder, charge):
+    """Warnings of a project of the cation by MISC, whose data state this charge."""
     changes = {
         "INITIAL_DATASET_GENERATION": None,
         "ACTIVE_LEARNING": {"initial_train_dataset": "train.xyz"},
         "MISC": {"charge": 1, "spin": 2},
         "REFERENCE": worlds.XTB,
     }
-    folder = write_project(tmp_path, changes)
+    folder = write_project(folder, changes)
     with open(folder / "train.xyz", "w") as file:
-        for frame in worlds.rattled(replace(WATER, charge=0.0), 20):
+        for frame in worlds.rattled(replace(WATER, charge=charge), 20):
             atoms = frame.to_atoms()
             atoms.info["REF_energy"] = -1.0
             atoms.arrays["REF_forces"] = 0.1 * atoms.positions
@@ -58,8 +59,17 @@ def test_given_data_of_another_charge(tmp_path):
     settings = checked_settings(folder)
     from aims_pax.settings.geometries import read_geometries
 
-    (line,) = mixed_data.warnings(settings, read_geometries(settings))
+    return list(mixed_data.warnings(settings, read_geometries(settings)))
+
+
+def test_given_data_of_another_charge(tmp_path):
+    (line,) = cation_with_given_data(tmp_path, 0.0)
     assert "train.xyz, with the geometries: H2O with the charges 0, 1" in line
+
+
+def test_given_data_that_state_no_charge_have_that_of_misc(tmp_path):
+    """They were said to count as neutral, while the run reads them with MISC.charge and MISC.spin."""
+    assert not cation_with_given_data(tmp_path, None)
 
 
 def test_given_structures_without_a_charge_beside_a_charged_geometry_are_warned_about():

@@ -7,7 +7,7 @@ import ase.io
 import numpy as np
 import pytest
 
-from aims_pax.commands.check import trial_labels
+from aims_pax.commands.check import readiness, trial_labels
 from aims_pax.commands.check.project import checked_settings
 from aims_pax.errors import AimsPaxError, SettingsError
 from aims_pax.frames import Frame
@@ -211,3 +211,20 @@ def test_a_geometry_whose_atoms_are_all_fixed(tmp_path):
         write_project(tmp_path, systems={"frozen": frame}),
         "frozen: all atoms are fixed, so that none can move",
     )
+
+
+def test_a_potential_of_pre_training_with_other_contents_under_its_name_is_refused(tmp_path):
+    """Free labels of two methods were mixed where the module of the potential changed in between."""
+    from aims_pax.record.folder import RunFolder
+    from aims_pax.record.restart_compatibility import compare_with_last_run
+    from aims_pax.settings.geometries import read_geometries
+
+    (tmp_path / "cheap.py").write_text("from ase.calculators.emt import EMT\n")
+    folder = write_project(tmp_path, {"PRETRAINING": {"potential": {"factory": "cheap:EMT"}}})
+    settings = checked_settings(folder)
+    systems = read_geometries(settings)
+    compare_with_last_run(RunFolder(settings), readiness.begun_settings(settings, systems), "abc", {})
+    compare_with_last_run(RunFolder(settings), readiness.begun_settings(settings, systems), "abc", {})
+    (folder / "cheap.py").write_text("from ase.calculators.lj import LennardJones as EMT\n")
+    with pytest.raises(AimsPaxError, match=r"contents\.cheap\.py: .*old contents of this file"):
+        compare_with_last_run(RunFolder(settings), readiness.begun_settings(settings, systems), "abc", {})

@@ -66,6 +66,16 @@ def test_a_file_that_is_no_model_is_refused(tmp_path):
         foundation.load_foundation_model("list.model", folder=tmp_path)
 
 
+def test_members_cannot_begin_from_the_difference_to_a_baseline(model_file):
+    """They would begin from weights that miss nearly the whole energy."""
+    from aims_pax.settings.foundation import FoundationSettings
+
+    path = model_file.with_name("own.delta.model")
+    path.write_bytes(model_file.read_bytes())
+    with pytest.raises(SettingsError, match=r"FOUNDATION\.model: .*holds only the difference to a baseline"):
+        foundation.foundation_module(FoundationSettings(model=str(path)), "cpu", None)
+
+
 def test_an_element_it_does_not_know_is_named(model_file):
     from aims_pax.frames import Frame
 
