@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import math
 import platform
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -40,6 +39,7 @@ from aims_pax.report.formatting import (
 from aims_pax.report.load_run import load_run
 from aims_pax.report.run_record import RunRecord
 from aims_pax.report.run_verdict import cut_off, last_training, run_verdict, validation_error
+from aims_pax.report.temperatures import by_geometry, earlier_temperatures, of_md, target_temperatures
 from aims_pax.report.tolerant_readers import json_file
 from aims_pax.report.training_copies import copies_line
 from aims_pax.settings.mace import ArchitectureSettings
@@ -124,10 +124,10 @@ def gaps(run: RunRecord) -> list[str]:
             found.append(calibration_sentence(h.rank, h.ratio, DELIVERED))
     if said := undetermined(run):
         found.append(said)
-    temperature = _target_temperatures(run)
+    temperatures = " or ".join(filter(None, [target_temperatures(run.settings), *earlier_temperatures(run)]))
     found.append(
-        f"There are no data at temperatures far from {temperature or 'those of the systems'}"
-        f"{' K' if temperature else ''}, or for other compositions, charges or spins than those of the systems above."
+        f"There are no data at temperatures far from {temperatures or 'those of the systems'}"
+        f"{' K' if temperatures else ''}, or for other compositions, charges or spins than those of the systems above."
     )
     return found
 
@@ -271,35 +271,11 @@ def _uncertainty(run: RunRecord) -> str:
     return f"{whose} against the delivered model's error of each atom's force, on {name}. {said}"
 
 
-def _target_temperatures(run: RunRecord) -> str:
-    """Of the trajectories: those of `MD.temperatures`, else `MD.temperature`."""
-    single, many = _of_md(run, "temperature"), _of_md(run, "temperatures")
-    return _by_system({name: many[name].strip("[]") or single[name] for name in single})
-
-
-def _of_md(run: RunRecord, key: str) -> dict[str, str]:
-    """{geometry: its setting of MD}; with one setting for all geometries their name is ""."""
-    start, end = "aimsPAX.MD.", f".{key}"
-    found = {
-        k.removeprefix("aimsPAX.MD").removesuffix(end).removeprefix("."): "" if value == "None" else value
-        for k, value in run.settings.items()
-        if k.startswith(start) and k.endswith(end)
-    }
-    return defaultdict(str, found)
-
-
-def _by_system(values: Mapping[str, str]) -> str:
-    """`300.0`, or `ice: 200.0; water: 300.0` where the geometries differ."""
-    if len(set(values.values())) < 2:
-        return next(iter(values.values()), "")
-    return "; ".join(f"{name}: {value}" for name, value in values.items())
-
-
 def _conditions(run: RunRecord) -> str:
     rows = [
-        ["ensemble", _by_system(_of_md(run, "stat_ensemble"))],
-        ["target temperature (K)", _target_temperatures(run)],
-        ["time step (fs)", _by_system(_of_md(run, "timestep"))],
+        ["ensemble", by_geometry(of_md(run.settings, "stat_ensemble"))],
+        ["target temperature (K)", target_temperatures(run.settings)],
+        ["time step (fs)", by_geometry(of_md(run.settings, "timestep"))],
     ]
     seen = [v for o in run.observables for v in o.temperature if math.isfinite(v)]
     if seen:

@@ -16,6 +16,7 @@ from aims_pax.report.target_error import (
     training_cut_off,
     what_labels_bring,
 )
+from aims_pax.report.temperatures import drawn_at_other_temperatures
 
 NEXT = {  # beginning of the reason that ended active learning → what to change to continue
     "max_labels": "raise ACTIVE_LEARNING.max_labels",
@@ -51,7 +52,7 @@ def run_verdict(run: RunRecord) -> RunVerdict:
     mae, n = validation_error(run)
     on = f"force MAE {milli(mae)} meV/Å on {plural(n, 'validation frame')}" if math.isfinite(mae) else ""
     tested = test_error(run)
-    more = cut_off(run)
+    more = [*cut_off(run), *drawn_at_other_temperatures(run)]
     aimed = target_verdict(run)
     if aimed is not None and not goal:
         return _aimed(run, aimed, more)
