@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import nullcontext, suppress
 from pathlib import Path
@@ -50,6 +51,7 @@ PLAN: dict[str, Any] = {
     "stay": 0,  # blocks that must be given back before the driver leaves
     "patience": 5.0,  # s for which a block waits for the next driver
     "walltime": None,  # s of the driver
+    "walltime_from": 0,  # calculations that have begun when it starts to count: a busy machine may take minutes
     "ports": [54000, 55000],
     "cancel": False,  # a stop cancels what runs, as aims-PAX stop --cancel
 }
@@ -136,7 +138,9 @@ def _key(frame: Frame) -> str:
 def main(folder: Path) -> None:
     plan = json.loads((folder / "plan.json").read_text())
     logging.basicConfig(filename=folder / "driver.log", level=logging.INFO, format="%(asctime)s %(message)s")
-    watch = InterruptMonitor(plan["walltime"])
+    watch = InterruptMonitor(None if plan["walltime_from"] else plan["walltime"])
+    if plan["walltime"] and plan["walltime_from"]:
+        threading.Thread(target=_count_walltime, args=(watch, plan, folder / "count"), daemon=True).start()
     if plan["cancel"]:  # by a signal here, by a file in a whole run
         watch.raise_if_signalled = lambda: None  # type: ignore[method-assign]
         signal.signal(signal.SIGTERM, lambda *_: vars(watch).update(asked=True, cancel=True))
@@ -178,6 +182,13 @@ def main(folder: Path) -> None:
         sys.exit(stop.code)
     result["seconds"] = time.monotonic() - began
     (folder / "result.json").write_text(json.dumps(result))
+
+
+def _count_walltime(watch: InterruptMonitor, plan: dict[str, Any], count: Path) -> None:
+    """Give the driver its walltime as soon as enough calculations have begun."""
+    while not count.exists() or count.read_text().count("\n") < plan["walltime_from"]:
+        time.sleep(0.1)
+    watch.deadline = InterruptMonitor(plan["walltime"]).deadline
 
 
 def executor_of(plan: dict[str, Any], folder: Path) -> Executor:

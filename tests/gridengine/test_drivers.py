@@ -37,7 +37,8 @@ PLANS: dict[str, dict[str, Any]] = {
     "limit": {
         **BOTH,
         "header": GRID_ENGINE.header + "#$ -q b.q\n",
-        "walltime": 110.0,
+        "walltime": 30.0,
+        "walltime_from": 2,
         "seconds": 90.0,
         "limit": 400.0,
     },

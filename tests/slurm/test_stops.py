@@ -36,7 +36,14 @@ BOTH = {"frames": 4, "most": 2, "seconds": 20.0, "patience": 60.0}
 PLANS = {
     "term": {**BOTH, "header": on("dev1")},
     "hup": {**BOTH, "header": on("dev2")},
-    "walltime": {**BOTH, "header": on("dev3"), "walltime": 80.0, "seconds": 65.0, "limit": 400.0},
+    "walltime": {
+        **BOTH,
+        "header": on("dev3"),
+        "walltime": 30.0,
+        "walltime_from": 2,
+        "seconds": 90.0,
+        "limit": 400.0,
+    },
     "queue": {"header": on("dev4"), "frames": 5, "seconds": 2.0, "walltime": 15.0, "patience": 15.0},
     "cancelled": {"seconds": 300.0, "limit": 400.0, "frames": 2, "cancel": True},
     "interrupted": {"seconds": 300.0, "limit": 400.0, "frames": 3},
