@@ -31,7 +31,7 @@ import json
 import subprocess
 import sys
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,8 @@ import priors
 import torch
 from label_efficiency import Efficiency
 
-from aims_pax.core.active_learning_state import State
+from aims_pax.core.active_learning_state import State, mean_force_mae
+from aims_pax.core.error_calibration import ErrorCalibration, fit_error_map
 from aims_pax.core.stop_rule import decide
 from aims_pax.core.uncertainty import atomic_sd
 from aims_pax.frames import Frame
@@ -110,6 +111,7 @@ class Stopping(Efficiency):
         ensemble = Ensemble.build(settings.mace, seeds, elements, mine)
         measured: dict[int, Pairs] = {}
         found: dict[tuple[int, int], Moment] = {}
+        validation: list[float] = []
         for path in sorted((mine / "restart" / "explore").glob("state-*.npy")):
             _, meta = unpack_arrays(path.read_bytes())
             version, state = int(meta["version"]), from_plain(State, meta["state"])
@@ -120,7 +122,8 @@ class Stopping(Efficiency):
                 if own:
                     visited = self.visited(ensemble, starts, settings.md)
                     measured[version] = spreads_and_errors(ensemble, *visited)
-            [(_, calibration)] = state.calibrations
+            [(_, stored)] = state.calibrations
+            calibration = by_todays_rule(stored, mean_force_mae(state), validation)
             said = {t: decide(calibration, state.n_train, t, CONFIDENCE) for t in targets}
             spreads, errors = measured[version].T
             fitted = calibration.map
@@ -142,6 +145,13 @@ class Stopping(Efficiency):
         ]
         told = priors.labelled([frame.to_atoms() for frame in frames], self.system.reference)
         return frames, [atoms.arrays["REF_forces"] for atoms in told]
+
+
+def by_todays_rule(stored: ErrorCalibration, now: float, validation: list[float]) -> ErrorCalibration:
+    """A calibration of any version. now: validation error, eV/Å; validation: that at the time of each pair, extended."""
+    validation += [now] * (len(stored.pairs) - len(validation))
+    pairs = tuple(replace(p, valid=v) for p, v in zip(stored.pairs, validation, strict=True))
+    return replace(stored, pairs=pairs, valid=now, map=fit_error_map(pairs, CONFIDENCE))
 
 
 def spreads_and_errors(ensemble: Ensemble, frames: list[Frame], true: list[Any]) -> Pairs:

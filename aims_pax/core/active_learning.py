@@ -44,7 +44,15 @@ from aims_pax.core.active_learning_state import (
 from aims_pax.core.active_learning_state import (
     threshold_of as threshold_of,
 )
-from aims_pax.core.audits import all_done, audit_due, with_audit, with_check, with_error, with_systems
+from aims_pax.core.audits import (
+    all_done,
+    audit_due,
+    with_audit,
+    with_check,
+    with_error,
+    with_systems,
+    with_validation,
+)
 from aims_pax.core.rules import BELIEVED, BELIEVED_PER_SYSTEM, MAX_FAILURES, MAX_FAULTS, ExploreRules
 from aims_pax.core.threshold import Threshold
 from aims_pax.core.trajectory import Trajectory
@@ -491,12 +499,15 @@ def _trained(state: State, event: Trained, rules: ExploreRules) -> tuple[State, 
     window = state.window.trained(event.work.epochs)
     state = replace(state, visit=state.visit + 1, force_mae=event.force_mae, moved_last=False, window=window)
     mae = mean_force_mae(state)
-    said: tuple[Effect, ...] = ()
+    state, said = with_validation(state, rules)
     if not state.warm_up.done:
         state = replace(state, warm_up=state.warm_up.trained(event.work.epochs, mae))
         if state.warm_up.done:
             epochs, best = state.warm_up.epochs, 1000 * state.warm_up.best
-            said = (LogMessage(f"exploration begins after {epochs} epochs · force MAE {best:.1f} meV/Å"),)
+            said = (
+                *said,
+                LogMessage(f"exploration begins after {epochs} epochs · force MAE {best:.1f} meV/Å"),
+            )
     if not mae <= rules.desired_acc or rules.desired_acc <= 0:
         return state, said
     if sum(n for _, n in state.valid) < BELIEVED or any(n < BELIEVED_PER_SYSTEM for _, n in state.valid):

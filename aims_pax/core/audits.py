@@ -11,7 +11,7 @@ import math
 from dataclasses import replace
 
 from aims_pax import seeds
-from aims_pax.core.active_learning_state import BackgroundLabel, State, with_request
+from aims_pax.core.active_learning_state import BackgroundLabel, State, mean_force_mae, with_request
 from aims_pax.core.error_calibration import ErrorCalibration, fit_error_map
 from aims_pax.core.rules import ExploreRules
 from aims_pax.core.stop_rule import FEWEST_AUDITS, NEW_REGION, StopDecision, decide
@@ -69,16 +69,24 @@ def with_error(
     after = before.labelled(
         error.spread, error.largest, error.mean, state.n_train, selected, rules.confidence
     )
-    state = _with_calibration(state, system, after)
-    if rules.target_error <= 0:
+    state, changed, said = _judged_again(_with_calibration(state, system, after), system, rules)
+    if not changed and (not said or len(after.pairs) % SAID_EVERY):
         return state, ()
-    old = dict(state.decisions).get(system)
-    new = _judged(state, after, rules)
-    state = replace(state, decisions=tuple({**dict(state.decisions), system: new}.items()))
-    changed = old is not None and old.verdict != new.verdict
-    if not changed and (math.isnan(new.error) or len(after.pairs) % SAID_EVERY):
+    return state, said
+
+
+def with_validation(state: State, rules: ExploreRules) -> tuple[State, tuple[Effect, ...]]:
+    """The state after a training, whose validation error says how the models have changed since errors were measured.
+
+    With several systems nothing is concluded: one error is that of all their validation structures together.
+    """
+    if len(state.calibrations) != 1:
         return state, ()
-    return state, (LogMessage(f"{system} · {new.reason}"),)
+    [(system, before)] = state.calibrations
+    mae = mean_force_mae(state)
+    state = _with_calibration(state, system, replace(before, valid=mae if math.isfinite(mae) else 0.0))
+    state, changed, said = _judged_again(state, system, rules)
+    return state, said if changed else ()
 
 
 def all_done(state: State, rules: ExploreRules) -> str | None:
@@ -91,6 +99,17 @@ def all_done(state: State, rules: ExploreRules) -> str | None:
         if decision.verdict == "open" or (decision.verdict == "reached" and not quiet):
             return None
     return "when_done: " + "; ".join(f"{s}: {d.verdict}, {d.reason}" for s, d in state.decisions)
+
+
+def _judged_again(state: State, system: str, rules: ExploreRules) -> tuple[State, bool, tuple[Effect, ...]]:
+    """The state with a new decision for a system, whether the verdict is new, and a line if the error is known."""
+    if rules.target_error <= 0:
+        return state, False, ()
+    old = dict(state.decisions).get(system)
+    new = _judged(state, dict(state.calibrations)[system], rules)
+    state = replace(state, decisions=tuple({**dict(state.decisions), system: new}.items()))
+    said = () if math.isnan(new.error) else (LogMessage(f"{system} · {new.reason}"),)
+    return state, old is not None and old.verdict != new.verdict, said
 
 
 def _judged(state: State, calibration: ErrorCalibration, rules: ExploreRules) -> StopDecision:

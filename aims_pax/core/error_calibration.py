@@ -49,7 +49,8 @@ class ErrorPair:
     """One labelled structure. spread, error, mae: eV/Å; error: of its worst force component; mae: mean of all.
 
     n_train: size of the training set. selected: labelled because of its spread, not drawn at random. typical: mean
-    spread (eV/Å) of the structures of fair trajectories that were checked last.
+    spread (eV/Å) of the structures of fair trajectories that were checked last. valid: force MAE (eV/Å) of the models
+    on the validation structures at that time; 0: unknown.
     """
 
     spread: float
@@ -59,6 +60,7 @@ class ErrorPair:
     selected: bool
     typical: float
     bound: float = math.inf  # eV/Å, of its error, before its label was known; inf: there was no map yet
+    valid: float = 0.0
 
 
 @in_files("ErrorMap")
@@ -104,7 +106,8 @@ class ErrorCalibration:
 
     recent: spreads in eV/Å of the last uncertainty checks of fair trajectories. audits, covered: structures drawn at
     random whose error was compared with the bound that was valid before their label, and how many of them were below
-    it. quiet: MD steps of all trajectories of the system since a structure in a new region.
+    it. quiet: MD steps of all trajectories of the system since a structure in a new region. valid: force MAE (eV/Å) on
+    the validation structures after the last training; 0: unknown.
     """
 
     pairs: tuple[ErrorPair, ...] = ()
@@ -113,6 +116,7 @@ class ErrorCalibration:
     audits: int = 0
     covered: int = 0
     quiet: int = 0
+    valid: float = 0.0
 
     def seen(
         self, spread: float, steps: int = 0, new_above: float = math.inf, fair: bool = True
@@ -135,7 +139,7 @@ class ErrorCalibration:
         bound = math.inf if self.map is None else self.map.bound(spread)
         tested = not selected and self.map is not None
         typical = math.fsum(self.recent) / len(self.recent) if any(self.recent) else spread
-        pair = ErrorPair(spread, error, mae, n_train, selected, typical, bound)
+        pair = ErrorPair(spread, error, mae, n_train, selected, typical, bound, self.valid)
         pairs = (*self.pairs, pair)[-MEMORY:]
         return replace(
             self,

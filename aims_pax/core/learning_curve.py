@@ -109,12 +109,15 @@ def fit_learning_curve(
     n_now: int,
     training_error: float = 0.0,
     common: float = 0.0,
+    progress: Sequence[float] | Array | None = None,
 ) -> LearningCurve | None:
     """The curve through measured errors; None with fewer than FEWEST.
 
     n (K,): sizes of the training set. error (K,): eV/Å. relative_error (K,): their standard errors divided by them.
     n_now: present size. training_error: eV/Å, on the structures that the model was trained on; 0: unknown.
-    common: relative standard error that all measured errors share.
+    common: relative standard error that all measured errors share. progress (K,): ln of how the error of the models has
+    changed since each was measured, where that is known otherwise than from the curve (NaN: it is not): A then follows
+    from the errors brought to the present, b and f as ever from the measured ones.
     """
     x, y, s = (np.asarray(v, float) for v in (n, np.log(error), relative_error))
     if len(y) < FEWEST:
@@ -133,5 +136,9 @@ def fit_learning_curve(
     prior = -0.5 * ((b - EXPONENT) / EXPONENT_SD) ** 2 + 3 * np.log(1 - share)
     logs = prior - 0.5 * rest
     weight = np.exp(logs - logs.max())
+    if progress is not None:
+        known = np.isfinite(progress)
+        now = np.where(known, y + np.where(known, progress, 0.0), y - shape)
+        mean = now @ precision / precision.sum()
     sd = np.full(len(b), math.sqrt(1 / float(precision.sum()) + common**2))
     return LearningCurve(n_now, len(y), b, f, mean, sd, weight / weight.sum())

@@ -1,8 +1,10 @@
 """When active learning is done: per system, from the errors of labelled structures, before they were learnt.
 
 Every pair of a calibration measures the mean error of the structures that MD visits: an audit structure directly, a
-selected one after its larger spread and its selection are divided out with the fitted map. The learning curve through
-all of them, younger ones with more weight, gives the present error and its uncertainty. Done means one of
+selected one after its larger spread and its selection are divided out with the fitted map. The models have learnt more
+since then, by labels and by epochs: the ratio of their validation errors, now and then, brings each error to the
+present (where it is unknown, the learning curve does). The mean, younger ones with more weight, is the present error;
+the learning curve says what more labels would bring. Done means one of
 
     reached      the mean error is below the target and its upper bound below TOLERANCE times the target, the audit
                  structures alone do not contradict it, and MD has reached no new region for the length that is set
@@ -30,6 +32,9 @@ TOLERANCE = 1.2  # of the target, for the upper bound: an error is not known to 
 PAIRS_OF_PLATEAU = 30
 LEAST_GAIN = 0.05  # relative decrease of the error by half as many labels again
 FAR = 30
+OF_VALIDATION = (
+    0.05  # relative standard error of a ratio of two validation errors, taken for that of the errors
+)
 NEW_REGION = 2.0  # a structure whose expected error is this many times the target lies in a new region
 
 Verdict = Literal["open", "reached", "no gain"]
@@ -73,7 +78,15 @@ def mean_error_curve(
     """
     if calibration.map is None:
         return None
-    return fit_learning_curve(*mean_errors(calibration), n_now, training_error, calibration.map.systematic)
+    known = progress(calibration)
+    common = math.hypot(calibration.map.systematic, OF_VALIDATION if np.isfinite(known).any() else 0.0)
+    return fit_learning_curve(*mean_errors(calibration), n_now, training_error, common, known)
+
+
+def progress(calibration: ErrorCalibration) -> Array:
+    """(K,) ln of the validation error of now over that at the time of each pair; NaN: unknown."""
+    then = np.array([p.valid or math.nan for p in calibration.pairs])
+    return np.log((calibration.valid or math.nan) / then)
 
 
 def decide(
@@ -119,7 +132,9 @@ def _out_of_reach(curve: LearningCurve, target: float, confidence: float) -> str
 
 def contradicted(calibration: ErrorCalibration, n_train: int, target: float) -> bool:
     """Whether the audit structures of the last half of the labels alone have an error clearly above the target."""
-    errors = [p.error for p in calibration.pairs if not p.selected and 2 * p.n_train >= n_train]
+    since = np.exp(np.nan_to_num(progress(calibration)))  # 1 where it is unknown
+    pairs = zip(calibration.pairs, since, strict=True)
+    errors = [p.error * r for p, r in pairs if not p.selected and 2 * p.n_train >= n_train]
     if len(errors) < 3:
         return False
     mean, n = float(np.mean(errors)), len(errors)

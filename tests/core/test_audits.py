@@ -34,12 +34,15 @@ AIMED = {"target_error": 0.15, "audit_share": 0.2, "audit_seed": 3}
 
 
 class SimulatedWorld:
-    """Answers the work of the core: errors are spread × 3 with scatter, and both fall with the training set."""
+    """Answers the work of the core: errors are spread × 3 with scatter, and all fall with the training set."""
 
     def __init__(self, rules, seed=0, systems=("a", "a", "a"), scale=1.0, scales=None):
         self.rules, self.rng, self.scale, self.scales = rules, random.Random(seed), scale, scales or {}
         self.state = active_learning.begin(systems, rules, 20, {s: 5 for s in systems})
         self.spread, self.checks, self.added = {}, [], []
+
+    def level(self):
+        return (self.state.n_train / 20) ** -0.6
 
     def event(self, work):
         match work:
@@ -48,11 +51,11 @@ class SimulatedWorld:
                 error = 3 * s * math.exp(self.rng.gauss(0, 0.3))
                 return Labelled(work, None, MeasuredError(s, error, error / 4))
             case RunTraining():
-                return Trained(work, self.state.n_train, (1.0,), (0.1,))
+                return Trained(work, self.state.n_train, (1.0,), (0.1 * self.level(),))
             case SelectFrames():
                 return Selected(work, work.frames[: work.n])
         name = f"f{work.trajectory}-{work.end}-{work.n_rewinds}"
-        level = self.scale * self.scales.get(work.trajectory, 1.0) * 0.1 * (self.state.n_train / 20) ** -0.6
+        level = self.scale * self.scales.get(work.trajectory, 1.0) * 0.1 * self.level()
         self.spread[name] = level * math.exp(self.rng.gauss(0, 0.4))
         return Advanced(work, work.end, name, (self.spread[name],))
 

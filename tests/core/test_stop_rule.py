@@ -1,6 +1,7 @@
 """The stop rule ends runs near the labels where hindsight would, and not while the error is far above the target."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -115,3 +116,31 @@ def test_the_reason_is_a_text_with_numbers_that_a_user_can_act_on():
 @pytest.mark.parametrize(("n", "shown"), [(0.3, 1), (7.2, 8), (43, 43), (431, 440), (12345, 13000)])
 def test_numbers_of_labels_have_two_digits(n, shown):
     assert round_label_count(n) == shown
+
+
+def measured(valid_then, valid_now, n=30):
+    """Errors of 0.2 eV/Å, all at one size of the training set, with the validation errors of then and now."""
+    random = np.random.default_rng(3)
+    calibration = ErrorCalibration(valid=valid_then)
+    for k in range(n):
+        spread = 0.05 * math.exp(random.normal(0, 0.3))
+        error = 4 * spread * math.exp(random.normal(0, 0.3))
+        calibration = calibration.seen(spread).labelled(spread, error, error / 4, 50, k % 3 > 0, 0.9)
+    return replace(calibration, valid=valid_now)
+
+
+def test_errors_are_brought_to_the_present_by_the_ratio_of_validation_errors():
+    before, after = (mean_error_curve(measured(0.03, now), 50).at(50) for now in (0.03, 0.015))
+    assert after.error == pytest.approx(before.error / 2, rel=1e-9)
+    target = 1.3 * after.error
+    assert decide(measured(0.03, 0.03), 50, target, 0.9).verdict == "open"
+    assert decide(measured(0.03, 0.015), 50, target, 0.9).verdict == "reached"
+
+
+@pytest.mark.parametrize("then_and_now", [(0.0, 0.02), (0.02, 0.0), (0.0, 0.0)])
+def test_an_unknown_validation_error_leaves_it_to_the_learning_curve(then_and_now):
+    unknown = measured(0.0, 0.0)
+    for n_now in (50, 90):
+        mine = mean_error_curve(measured(*then_and_now), n_now).at(n_now)
+        assert mine == mean_error_curve(unknown, n_now).at(n_now)
+    assert mean_error_curve(unknown, 90).at(90).error < mean_error_curve(unknown, 50).at(50).error
