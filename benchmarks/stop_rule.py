@@ -148,7 +148,7 @@ class Stopping(Efficiency):
 
 
 def by_todays_rule(stored: ErrorCalibration, now: float, validation: list[float]) -> ErrorCalibration:
-    """A calibration of any version. now: validation error, eV/Å; validation: that at the time of each pair, extended."""
+    """A calibration, judged today. now: validation error, eV/Å. validation: that of the time of each pair, extended."""
     validation += [now] * (len(stored.pairs) - len(validation))
     pairs = tuple(replace(p, valid=v) for p, v in zip(stored.pairs, validation, strict=True))
     return replace(stored, pairs=pairs, valid=now, map=fit_error_map(pairs, CONFIDENCE))
