@@ -51,7 +51,7 @@ PLAN: dict[str, Any] = {
     "stay": 0,  # blocks that must be given back before the driver leaves
     "patience": 5.0,  # s for which a block waits for the next driver
     "walltime": None,  # s of the driver
-    "walltime_from": 0,  # calculations that have begun when it starts to count: a busy machine may take minutes
+    "walltime_from": None,  # when it starts to count: n calculations have begun, or a text is in the log (busy machines)
     "ports": [54000, 55000],
     "cancel": False,  # a stop cancels what runs, as aims-PAX stop --cancel
 }
@@ -140,7 +140,7 @@ def main(folder: Path) -> None:
     logging.basicConfig(filename=folder / "driver.log", level=logging.INFO, format="%(asctime)s %(message)s")
     watch = InterruptMonitor(None if plan["walltime_from"] else plan["walltime"])
     if plan["walltime"] and plan["walltime_from"]:
-        threading.Thread(target=_count_walltime, args=(watch, plan, folder / "count"), daemon=True).start()
+        threading.Thread(target=_count_walltime, args=(watch, plan, folder), daemon=True).start()
     if plan["cancel"]:  # by a signal here, by a file in a whole run
         watch.raise_if_signalled = lambda: None  # type: ignore[method-assign]
         signal.signal(signal.SIGTERM, lambda *_: vars(watch).update(asked=True, cancel=True))
@@ -184,9 +184,16 @@ def main(folder: Path) -> None:
     (folder / "result.json").write_text(json.dumps(result))
 
 
-def _count_walltime(watch: InterruptMonitor, plan: dict[str, Any], count: Path) -> None:
-    """Give the driver its walltime as soon as enough calculations have begun."""
-    while not count.exists() or count.read_text().count("\n") < plan["walltime_from"]:
+def _count_walltime(watch: InterruptMonitor, plan: dict[str, Any], folder: Path) -> None:
+    """Give the driver its walltime as soon as there is what it is meant to interrupt."""
+    begins, count, log = plan["walltime_from"], folder / "count", folder / "driver.log"
+
+    def there() -> bool:
+        if isinstance(begins, str):
+            return begins in log.read_text()
+        return count.exists() and count.read_text().count("\n") >= begins
+
+    while not there():
         time.sleep(0.1)
     watch.deadline = InterruptMonitor(plan["walltime"]).deadline
 
