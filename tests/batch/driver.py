@@ -51,7 +51,7 @@ PLAN: dict[str, Any] = {
     "stay": 0,  # blocks that must be given back before the driver leaves
     "patience": 5.0,  # s for which a block waits for the next driver
     "walltime": None,  # s of the driver
-    "walltime_from": None,  # when it starts to count: n calculations have begun, or a text is in the log (busy machines)
+    "walltime_from": None,  # it counts when n calculations have begun, or a text is in the log: machines are busy
     "ports": [54000, 55000],
     "cancel": False,  # a stop cancels what runs, as aims-PAX stop --cancel
 }
