@@ -32,9 +32,7 @@ TOLERANCE = 1.2  # of the target, for the upper bound: an error is not known to 
 PAIRS_OF_PLATEAU = 30
 LEAST_GAIN = 0.05  # relative decrease of the error by half as many labels again
 FAR = 30
-OF_VALIDATION = (
-    0.05  # relative standard error of a ratio of two validation errors, taken for that of the errors
-)
+OF_VALIDATION = 0.05  # relative standard error of the ratio of validation errors, taken for that of errors
 NEW_REGION = 2.0  # a structure whose expected error is this many times the target lies in a new region
 
 Verdict = Literal["open", "reached", "no gain"]

@@ -175,6 +175,22 @@ def test_a_recording_that_fails_or_differs_is_not_used(record, reason, caplog):
     assert sum("CUDA graphs" in r.message for r in caplog.records) == 1
 
 
+def test_a_structure_that_cannot_be_evaluated_does_not_end_recordings():
+    frames, record = ethanol(2), Recorder()
+    recorded, plain = (c.bind(frames) for c in committees([model()], record))
+    for positions, cells in steps(frames, BEFORE + 4):
+        positions[0] = positions[1]  # two atoms at one place
+        same_or_nan(recorded(positions, cells), plain(positions, cells))
+    assert record.recorded == 1
+    assert record.repeated > 1
+
+
+def same_or_nan(mine, theirs):
+    assert not theirs.forces[:, :9].isfinite().all()
+    torch.testing.assert_close(mine.forces, theirs.forces, equal_nan=True, rtol=1e-12, atol=1e-10)
+    torch.testing.assert_close(mine.energies, theirs.energies, equal_nan=True, rtol=1e-12, atol=1e-10)
+
+
 def test_only_a_gpu_has_recordings():
     assert not isinstance(torch_evaluator([model()]), CudaGraphEvaluator)
 
