@@ -1,4 +1,4 @@
-"""The temperatures that trajectories were meant to have: now, and while earlier structures were labelled."""
+"""Target temperatures of the trajectories: those of now, and those with which earlier structures were labelled."""
 
 from __future__ import annotations
 
