@@ -59,6 +59,10 @@ WEIGHT = "[0, inf)"
 
 def _atomic_energies(value: Any) -> str | tuple[float, ...] | dict[str, float]:
     if isinstance(value, str):
+        if value.strip().lower() == "average":  # of MACE's E0s
+            raise ValueError(
+                "the least-squares fit that MACE calls average is the default: leave the key out"
+            )
         return FROM_REFERENCE if value.strip().lower() == FROM_REFERENCE else as_text(value)
     if isinstance(value, list | tuple):
         if not value:

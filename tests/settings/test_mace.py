@@ -84,6 +84,7 @@ def test_accepted_architecture(key, value, kept):
         ("atomic_energies", {"H": 1, 1: 2}, "H is given twice"),
         ("atomic_energies", {"H": "low"}, "expected a number"),
         ("atomic_energies", [], "got an empty list"),
+        ("atomic_energies", "average", "is the default: leave the key out"),
         ("atomic_energies", 5, "expected None, a list"),
         ("atomic_energies", [float("inf")], "expected an energy in eV"),
     ],
