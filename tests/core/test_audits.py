@@ -9,6 +9,7 @@ import pytest
 
 from aims_pax.core import active_learning
 from aims_pax.core.active_learning import threshold_of
+from aims_pax.core.active_learning_state import mean_force_mae
 from aims_pax.core.audits import all_done
 from aims_pax.core.error_calibration import ErrorMap
 from aims_pax.core.rules import ExploreRules
@@ -237,3 +238,19 @@ def test_analysed_frames_of_hot_trajectories_do_not_measure_the_error():
     everywhere = SimulatedWorld(replace(rules, fair_trajectories=())).run(1500).state.calibrations
     share = [np.mean([not p.selected for _, c in found for p in c.pairs]) for found in (counted, everywhere)]
     assert share[0] < 0.9 * share[1]
+
+
+def test_the_validation_error_of_each_training_is_remembered_with_the_errors_that_are_measured_after_it():
+    world = SimulatedWorld(replace(WINDOW, max_labels=40, **AIMED)).run(20000)
+    ((_, calibration),) = world.state.calibrations
+    assert calibration.valid == mean_force_mae(world.state) > 0
+    seen = [p.valid for p in calibration.pairs if p.valid]  # unknown before the first training
+    assert len(seen) > 30
+    assert seen == sorted(seen, reverse=True)
+    assert seen[0] > seen[-1]
+
+
+def test_with_two_systems_their_common_validation_error_says_nothing_of_either():
+    world = SimulatedWorld(replace(WINDOW, max_labels=40, **AIMED), systems=("a", "b", "a")).run(20000)
+    assert world.state.visit > 0
+    assert {c.valid for _, c in world.state.calibrations} == {0.0}

@@ -100,6 +100,22 @@ def test_replayed_steps_are_those_evaluated(changes, dtype):
     assert record.repeated >= 10
 
 
+def test_a_slot_that_an_edge_has_left_is_a_dummy_again():
+    frames = ethanol(1)
+    committee, _ = committees([model()], Recorder())
+    bound = committee.bind(frames)
+    edges = set()
+    for positions, cells in steps(frames, BEFORE + 6):
+        bound(positions, cells)
+        if (recording := committee.evaluator.recording) is None:
+            continue
+        layout = recording.layout
+        dummies = recording.vectors.norm(dim=1) > 3.5
+        assert torch.equal(layout.sender[dummies], layout.receiver[dummies])
+        edges.add(int((~dummies).sum()))
+    assert len(edges) > 1
+
+
 def test_the_driving_member_of_each_trajectory_is_recorded_too():
     frames, record = ethanol(3), Recorder()
     recorded, plain = (c.bind(frames) for c in committees([model(seed=seed) for seed in (1, 2)], record))
