@@ -50,13 +50,13 @@ def test_an_odd_value_is_warned_about(tmp_path):
         (
             "{kind: finite_clusters, distances: [4.0]}",
             "distances",
-            "selection_rule closest_to_central_molecule",
+            "selection_rule is closest_to_central_molecule",
         ),
         (
             "{kind: finite_clusters, selection_rule: max_min_distance_to_central_molecule, distances: [4.0], "
             "n_molecules: [2]}",
             "n_molecules",
-            "selection_rule max_min_distance_to_central_molecule",
+            "selection_rule is max_min_distance_to_central_molecule",
         ),
     ],
 )
