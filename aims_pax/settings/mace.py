@@ -312,9 +312,9 @@ class MaceMiscSettings(Section):
         "provided that it agrees with torch.",
     )
     cuda_graphs: Flag = key(
-        True,
+        False,
         "On a GPU, record the evaluation of the models in dynamics as a CUDA graph and replay it at each step, if it "
-        "gives the same forces: small systems need many times fewer launches.",
+        "gives the same forces: small systems need many times fewer launches. Off, as it was tested on CPUs only.",
     )
     memory_limit: Memory = key(
         None,

@@ -103,7 +103,7 @@ def node_invariants(model: MaceModel, graph: EdgeGraph, head: int = 0) -> torch.
     return torch.cat(scalars, dim=1).double()
 
 
-def torch_evaluator(models: Sequence[MaceModel], head: int = 0, cuda_graphs: bool = True) -> Evaluator:
+def torch_evaluator(models: Sequence[MaceModel], head: int = 0, cuda_graphs: bool = False) -> Evaluator:
     """The torch evaluator of these models: our own forward if it supports them, else MACE's modules.
 
     cuda_graphs: on a GPU, replay recordings of our own forward.

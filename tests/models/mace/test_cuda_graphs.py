@@ -208,7 +208,7 @@ def same_or_nan(mine, theirs):
 
 
 def test_only_a_gpu_has_recordings():
-    assert not isinstance(torch_evaluator([model()]), CudaGraphEvaluator)
+    assert not isinstance(torch_evaluator([model()], cuda_graphs=True), CudaGraphEvaluator)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
