@@ -8,7 +8,7 @@ import numpy as np
 
 from aims_pax.core.error_calibration import ErrorCalibration
 from aims_pax.core.learning_curve import LearningCurve
-from aims_pax.core.stop_rule import mean_errors
+from aims_pax.core.stop_rule import mean_errors, progress
 from aims_pax.report.figures.style import (
     BLUE,
     INK,
@@ -28,6 +28,10 @@ from aims_pax.report.target_error import errors_of_systems, target_of
 
 SHOWN = 4  # systems
 FEWEST = 3  # compared structures
+THEN_AND_NOW = (
+    "The points are errors of the models of their time. The curve is for the models of now, which further training may "
+    "have put below them."
+)
 AHEAD = 2.0  # the forecast is drawn up to this many times the training set
 GROUP = 6  # labelled structures in a point
 
@@ -100,7 +104,8 @@ def _forecast(
         log_ticks(axes, both=True)
         table = {"training_structures": sizes, "error_meV_A": middle, "low_meV_A": low, "high_meV_A": high}
         name, title = _named(run, "error_forecast", "What more labels would bring", system)
-        return panel(figure, name, title, legend, "", table, png)
+        note = THEN_AND_NOW if np.isfinite(progress(calibration)).any() else ""
+        return panel(figure, name, title, legend, note, table, png)
 
 
 def _named(run: RunRecord, name: str, title: str, system: str) -> tuple[str, str]:

@@ -42,3 +42,12 @@ def test_few_labels_give_no_figure(run):
     assert coverage_figure(found) == []
     assert forecast_figure(found) == []
     assert "unknown" in coverage_note(ErrorCalibration(), 0.9)
+
+
+def test_points_above_the_curve_are_explained_where_training_has_moved_it(run):
+    plain = calibrated()
+    trained = replace(plain, pairs=tuple(replace(p, valid=0.02) for p in plain.pairs), valid=0.01)
+    for calibration, said in ((plain, False), (trained, True)):
+        found = replace(run, calibrations=(("water", calibration),), n_train=78, predictions={})
+        (forecast,) = forecast_figure(found)
+        assert ("models of now" in forecast.note) is said
