@@ -197,7 +197,7 @@ def test_given_structures_that_fill_the_training_set_are_not_added_to_but_tested
     changes = {"INITIAL_DATASET_GENERATION": None, "ACTIVE_LEARNING": full, "MISC": {"check_given_data": 0}}
     folder = with_given(write_project(tmp_path, changes), given)
     said = ended(folder)
-    assert "training points: the trajectories move until 1 test frames are drawn" in said
+    assert "training points: the trajectories move until all test frames (n_test: 1) are drawn" in said
     assert len(labels_in(folder)) == 1
     trained = {f.id for f in read_extxyz(folder / "train.xyz")}
     assert {f.id for f in read_extxyz(folder / "results/training.xyz")} == trained

@@ -52,7 +52,10 @@ def plan_lines(ahead: dict[str, Any]) -> list[str]:
     out += [*_initial_lines(ahead["initial"]), *_active_lines(ahead["active_learning"])]
     for c in ahead["convergence"]:
         who = "one member" if c["members"] == 1 else f"{c['members']} members"
-        out.append(f"convergence after {c['after']}: {who}, at most {c['most_epochs']} epochs each")
+        each = " each" if c["members"] > 1 else ""
+        out.append(
+            f"convergence after {c['after']}: {who}, at most {plural(c['most_epochs'], 'epoch')}{each}"
+        )
     memory, cluster = ahead["memory_MB"], ahead["cluster"]
     out += ["", f"reference calls in all: {_range(ahead['reference_calls'])}"]
     if ahead["comparisons"]:
@@ -96,7 +99,8 @@ def _initial_lines(first: dict[str, Any] | None) -> list[str]:
     return [
         "",
         f"initial dataset ({first['sampling']})",
-        f"  {_range(first['steps_of_sampling'])} steps of {first['structures_a_step']} structures or less",
+        f"  sampling steps   {_range(first['steps_of_sampling'])}, each at most "
+        f"{plural(first['structures_a_step'], 'structure')}",
         f"  reference calls  {_range(first['reference_calls'])}",
         f"  MD steps         {_range(first['MD_steps'])}",
         *_evaluation_lines(first["evaluations"], first["evaluations_in_words"]),

@@ -224,7 +224,11 @@ def _end(state: State, why: str, rules: ExploreRules) -> tuple[State, tuple[Effe
     if state.closing is None and state.n_tests < rules.n_test and moving:
         state = replace(state, closing=why, trajectories=rested, window=replace(state.window, candidates=()))
         missing = rules.n_test - state.n_tests
-        return state, (LogMessage(f"{why}; the trajectories continue until {missing} test frames are drawn"),)
+        return state, (
+            LogMessage(
+                f"{why}; the trajectories continue until all test frames are drawn ({missing} missing)"
+            ),
+        )
     return replace(state, stopped=why), (LogMessage(f"stop: {why}"),)
 
 

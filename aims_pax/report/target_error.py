@@ -20,6 +20,9 @@ from aims_pax.report.run_record import RunRecord
 
 FEWEST_TESTS = 5
 WIDTH = 1.2816  # standard errors from an estimate to its 90 % bound
+MEASURES = (
+    f"ACTIVE_LEARNING.n_test: {FEWEST_TESTS} or more test frames would measure the delivered model itself."
+)
 LARGER = (
     "a larger model (more channels, larger max_L or cutoff in mace.yaml) in a new folder; the labels of this one can "
     "be given as initial_train_dataset"
@@ -30,9 +33,9 @@ LARGER = (
 class ErrorOfSystem:
     """The mean over structures of their largest force error, eV/Å, with its standard error.
 
-    frames: structures that measured it. on: what they are. training: the same mean over training structures; NaN:
-    unknown, or the last training was cut off, so that it may still fall. curve: of the errors before learning, None
-    with too few.
+    frames: structures that measured it. on: what they are. tested: whether they are test frames. training: the same
+    mean over training structures; NaN: unknown, or the last training was cut off, so that it may still fall. curve: of
+    the errors before learning, None with too few.
     """
 
     system: str
@@ -40,8 +43,14 @@ class ErrorOfSystem:
     standard_error: float
     frames: int
     on: str
+    tested: bool
     training: float
     curve: LearningCurve | None
+
+    @property
+    def margin(self) -> float:
+        """Half the width of the 80 % interval, eV/Å."""
+        return WIDTH * (self.standard_error if math.isfinite(self.standard_error) else self.error)
 
     def text(self) -> str:
         """`ethanol: largest force error 92 ± 5 meV/Å on average of 12 test frames`."""
@@ -85,11 +94,15 @@ def errors_of_systems(run: RunRecord) -> list[ErrorOfSystem]:
         if len(tests) >= FEWEST_TESTS:
             error = float(tests.std(ddof=1)) / math.sqrt(len(tests))
             on = plural(len(tests), "test frame")
-            found.append(ErrorOfSystem(system, float(tests.mean()), error, len(tests), on, floor, curve))
+            found.append(
+                ErrorOfSystem(system, float(tests.mean()), error, len(tests), on, True, floor, curve)
+            )
         elif curve is not None:
             now = curve.at(curve.n)
             on = f"{plural(curve.used, 'structure')} before they were learnt"
-            found.append(ErrorOfSystem(system, now.error, now.standard_error, curve.used, on, floor, curve))
+            found.append(
+                ErrorOfSystem(system, now.error, now.standard_error, curve.used, on, False, floor, curve)
+            )
     return found
 
 
@@ -107,12 +120,10 @@ def target_verdict(run: RunRecord) -> TargetVerdict | None:
         text = f"Unknown whether the target was reached: {few}; {asked}."
         return TargetVerdict("unknown", text)
     verdicts = [(_kind(e, target), e) for e in systems]
-    for kind in ("unreachable", "missed", "doubtful"):
-        of_kind = [e for k, e in verdicts if k == kind]
-        if of_kind:
-            return TargetVerdict(kind, _words(kind, of_kind, target, asked))
-    text = "; ".join(e.text() for e in systems)
-    return TargetVerdict("reached", f"Target reached: {text}; {asked}.")
+    kind = next((k for k in ("unreachable", "missed", "doubtful") if k in dict(verdicts)), "reached")
+    of_kind = [e for k, e in verdicts if k == kind]
+    measured = "" if all(e.tested for e in of_kind) else f" {MEASURES}"
+    return TargetVerdict(kind, _words(kind, of_kind, target, asked) + measured)
 
 
 def what_labels_bring(run: RunRecord) -> list[str]:
@@ -127,13 +138,14 @@ def what_labels_bring(run: RunRecord) -> list[str]:
 
 def _kind(e: ErrorOfSystem, target: float) -> str:
     if e.error <= target:
-        upper = e.error + WIDTH * (e.standard_error if math.isfinite(e.standard_error) else e.error)
-        return "reached" if upper <= TOLERANCE * target else "doubtful"
+        return "reached" if e.error + e.margin <= TOLERANCE * target else "doubtful"
     return "unreachable" if e.training > target else "missed"
 
 
 def _words(kind: str, systems: list[ErrorOfSystem], target: float, asked: str) -> str:
     text = "; ".join(e.text() for e in systems)
+    if kind == "reached":
+        return f"Target reached: {text}; {asked}."
     if kind == "unreachable":
         text = "; ".join(
             f"{e.text()}, and {milli(e.training)} already on its training frames" for e in systems
@@ -147,7 +159,9 @@ def _words(kind: str, systems: list[ErrorOfSystem], target: float, asked: str) -
     names = [f"{e.system}: " if len(systems) > 1 else "" for e in systems]
     steps = [n + _step(e, target) for n, e in zip(names, systems, strict=True) if e.curve is not None]
     brings = "; ".join(steps)
-    return f"Target not reached: {text}; {asked}." + (f" Expected: {brings}." if brings else "")
+    near = all(e.error - e.margin <= target for e in systems)
+    how = ", by less than the uncertainty of the measurement" if near else ""
+    return f"Target not reached{how}: {text}; {asked}." + (f" Expected: {brings}." if brings else "")
 
 
 def _step(e: ErrorOfSystem, target: float) -> str:

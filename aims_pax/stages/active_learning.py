@@ -112,7 +112,11 @@ def _say_begin(world: ExploreWorld, state: stage.State, settings: ActiveLearning
             "temperatures of the trajectories: %s K", ", ".join(f"{md.temperature:g}" for md in world.md)
         )
     if state.closing:
-        log.info("%s: the trajectories move until %d test frames are drawn", state.closing, settings.n_test)
+        log.info(
+            "%s: the trajectories move until all test frames (n_test: %d) are drawn",
+            state.closing,
+            settings.n_test,
+        )
     if settings.bias is not None:
         log.info("the MD is biased towards structures about which the members disagree: %s", settings.bias)
 

@@ -107,7 +107,7 @@ def test_the_initial_dataset_says_when_it_ends_and_what_else_its_samplers_ask_fo
     }
     lines = plan_lines(ahead(initial=first))
     assert "initial dataset (md 100 %)" in lines
-    assert "  2 steps of 6 structures or less" in lines
+    assert "  sampling steps   2, each at most 6 structures" in lines
     assert "  training epochs  4 … no limit" in lines
     assert "  evaluations      4 … 9 of rattle_tree; new: 5" in lines
     assert "  ends by          max_initial_epochs 4; earlier at desired_acc 0.1" in lines
@@ -121,7 +121,7 @@ def test_clusters_memory_and_convergence_have_their_lines():
     memory = {"members": 12.0, "training": 300.5, "moving": 80.0}
     lines = plan_lines(ahead(cluster=cluster, convergence=converged, memory_MB=memory, isolated_atoms=2))
     assert "cluster: 0 … 4 blocks of 2 nodes × 3 jobs: at most 12 calculations at the same time" in lines
-    assert "convergence after active learning: one member, at most 500 epochs each" in lines
+    assert "convergence after active learning: one member, at most 500 epochs" in lines
     assert "convergence after active learning: 4 members, at most 500 epochs each" in lines
     assert "isolated atoms: 2 reference calls" in lines
     (line,) = [line for line in lines if line.startswith("memory")]

@@ -134,6 +134,28 @@ def test_without_enough_test_frames_the_errors_before_learning_are_used(run, cal
     assert (e.error, e.standard_error) == (now.error, now.standard_error)
 
 
+def test_an_error_from_before_learning_names_what_would_measure_the_model(run, calibration):
+    few = target_verdict(aimed(run, 0.1, (("water", calibration),), errors=(0.02, 0.1), tests=3))
+    assert few.text.endswith(
+        "ACTIVE_LEARNING.n_test: 5 or more test frames would measure the delivered model itself."
+    )
+    assert "n_test" not in target_verdict(aimed(run, 0.2, errors=(0.05, 0.15), tests=8)).text
+
+
+@pytest.mark.parametrize(("standard_errors_above", "near"), [(0.5, True), (3.0, False)])
+def test_a_target_that_was_hardly_missed_is_not_said_to_be_missed_for_certain(
+    run, standard_errors_above, near
+):
+    (e,) = errors_of_systems(aimed(run, 0.1, errors=(0.02, 0.2), tests=8))
+    said = target_verdict(
+        aimed(run, e.error - standard_errors_above * e.standard_error, errors=(0.02, 0.2), tests=8)
+    )
+    assert said.kind == "missed"
+    assert (
+        said.text.startswith("Target not reached, by less than the uncertainty of the measurement: ") == near
+    )
+
+
 def test_few_labels_leave_it_unknown(run):
     said = target_verdict(aimed(run, 0.1))
     assert said.kind == "unknown"
