@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import entry_points
@@ -38,6 +39,8 @@ CHARGED = (
     "this model reads the total charge and spin of each structure, or has long-range electrostatics, which "
     "models in aims-PAX cannot; choose another one, such as off-medium, medium-mpa-0 or mh-1"
 )
+
+_IMPORT = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")  # package.module:callable
 
 Wanted = tuple[Place, str, Mapping[str, Any]]  # place of the table, factory, keyword arguments
 
@@ -118,6 +121,8 @@ def unknown_models(
         elif name not in known and not (folder / Path(name).expanduser()).is_file():
             near = nearest(name, [*known, *others, *(p.name for p in sorted(folder.glob("*.model")))])
             hint = f"; nearest: {near}" if near else ""
+            if _IMPORT.fullmatch(name) and place[-1:] != (MACE_ONLY,):
+                hint = f"; a callable is written {{factory: {name}, kwargs: {{…}}}}"
             yield place, f"{name!r} is neither a model file nor one of {', '.join((*known, *others))}{hint}"
 
 

@@ -45,6 +45,11 @@ def test_check_labels_with_the_registered_reference(installed, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_a_callable_in_place_of_a_model_is_answered_with_how_to_write_it(tmp_path):
+    ((_, text),) = unknown_models([(("PRETRAINING", "potential"), "tblite.ase:TBLite")], tmp_path)
+    assert text.endswith("; a callable is written {factory: tblite.ase:TBLite, kwargs: {…}}")
+
+
 def test_a_misspelt_model_names_the_nearest_file_and_what_that_key_takes(tmp_path):
     (tmp_path / "organic.model").write_bytes(b"")
     place = ("mace", "FOUNDATION", "model")
