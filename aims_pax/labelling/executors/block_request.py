@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 import sys
 from dataclasses import dataclass
 from functools import cached_property
@@ -49,6 +50,15 @@ class Blocks:
     def walltime(self) -> float | None:
         """Seconds, or None where the header does not set it (the partition or queue does)."""
         return self.read.walltime
+
+    def header_sets(self, name: str) -> bool:
+        """Whether the header sets this environment variable, by a command or an option (`--export=ALL,NAME=4`)."""
+        lines = [
+            line
+            for line in self.header.splitlines()
+            if line.startswith(self.scheduler.directive) or not line.lstrip().startswith("#")
+        ]
+        return any(re.search(rf"\b{re.escape(name)}=", line) for line in lines)
 
     @property
     def drain(self) -> int | None:

@@ -35,6 +35,7 @@ from aims_pax.labelling.executors.block_request import Blocks
 from aims_pax.labelling.executors.handover import Handover
 from aims_pax.labelling.executors.parsl_interchange import ALONE
 from aims_pax.labelling.executors.parsl_local import (
+    THREADS,
     ParslExecutor,
     QuotedPool,
     interchange_command,
@@ -170,7 +171,8 @@ class BlockExecutor(ParslExecutor):
         scripts = (blocks.scripts or self.run_dir / "blocks").absolute()
         scripts.mkdir(parents=True, exist_ok=True)
         cd = [f"cd {shlex.quote(str(self.folder))}"] if self.folder is not None else []
-        start = "\n".join([worker_init(None), *cd, blocks.worker])
+        chosen = [name for name in THREADS if blocks.header_sets(name)]
+        start = "\n".join([worker_init(None, chosen), *cd, blocks.worker])
         provider = SchedulerBlocks(
             blocks, f"{blocks.name}.{self.token}", scripts, start, self.files, self.key, dict(self._taken)
         )

@@ -1,11 +1,13 @@
 """What a block is asked for, without a Slurm; the rest is in tests/slurm."""
 
+import os
 import socket
+import subprocess
 
 import pytest
 
 from aims_pax.errors import SetupError
-from aims_pax.labelling.executors.block_request import Blocks
+from aims_pax.labelling.executors.block_request import Blocks, job_script
 from aims_pax.labelling.executors.parsl_blocks import BlockExecutor, _addresses, _free_port
 from aims_pax.schedulers.registry import known_schedulers
 
@@ -30,6 +32,27 @@ def test_the_port_is_chosen_by_who_binds_it(tmp_path):
     """One chosen here may be taken by another run, or by any connection of this machine, before it is bound."""
     backend = BlockExecutor(Blocks(SLURM, "", ports=(54100, 54101)), tmp_path / "parsl", tmp_path)._backend()
     assert (backend.worker_port, backend.worker_port_range) == (None, (54100, 54102))
+
+
+@pytest.mark.parametrize(
+    ("line", "threads"),
+    [
+        ("export OMP_NUM_THREADS=4", "4 1"),
+        ("#SBATCH --export=ALL,OMP_NUM_THREADS=4", "8 1"),  # as sbatch has set it
+        ("# export OMP_NUM_THREADS=4", "1 1"),
+        ("", "1 1"),
+    ],
+)
+def test_threads_that_the_header_asks_for_stay(tmp_path, line, threads):
+    blocks = Blocks(SLURM, f"#!/bin/bash\n#SBATCH --time=5\n{line}\n")
+    executor = BlockExecutor(blocks, tmp_path / "parsl", tmp_path)
+    executor._backend()
+    path = tmp_path / "script"
+    end = "echo $OMP_NUM_THREADS $MKL_NUM_THREADS"
+    path.write_text(job_script(blocks, "p.1", path, executor._blocks.start, end))
+    environment = {"PATH": os.environ["PATH"], "OMP_NUM_THREADS": "8"}
+    said = subprocess.run(["bash", path], capture_output=True, text=True, check=True, env=environment).stdout
+    assert said == f"{threads}\n"
 
 
 def test_where_there_is_no_slurm_the_run_ends_at_once(tmp_path, monkeypatch):
