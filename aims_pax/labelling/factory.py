@@ -28,6 +28,7 @@ from aims_pax.settings.geometries import found_geometries
 if TYPE_CHECKING:
     from aims_pax.frames import Frame
     from aims_pax.settings import LabellingSettings
+    from aims_pax.settings.cluster import ParslOptions
     from aims_pax.systems import System
 
 log = logging.getLogger(__name__)
@@ -155,6 +156,8 @@ def _blocks(settings: LabellingSettings, scheduler: Scheduler) -> Executor:
             f"CLUSTER.executor: {cluster.executor} does not run on {scheduler.title}'s nodes; expected auto, htex or "
             "mpi"
         )
+    if cluster.executor == "mpi":
+        _check_mpi(scheduler, options)
     if not scheduler.tested:
         log.warning(UNTESTED, scheduler.title)
     header = scheduler.read_header(cluster.header)
@@ -192,6 +195,21 @@ def _blocks(settings: LabellingSettings, scheduler: Scheduler) -> Executor:
         blocks.most, scheduler.title, blocks.nodes, blocks.jobs,
     )  # fmt: skip
     return BlockExecutor(blocks, run_dir, settings.folder, settings.folder / "restart")
+
+
+def _check_mpi(scheduler: Scheduler, options: ParslOptions) -> None:
+    """Raise SettingsError where Parsl cannot give each calculation of a block its own nodes."""
+    nodes, jobs = options.nodes_per_block, options.jobs_per_block
+    if scheduler.mpi_launcher is None:
+        raise SettingsError(
+            f"CLUSTER.executor: mpi needs a scheduler that gives a block its nodes, and {scheduler.title} gives slots; "
+            "expected auto or htex: one calculation may still span all hosts of a block"
+        )
+    if nodes % jobs:
+        raise SettingsError(
+            f"CLUSTER.parsl_options.jobs_per_block: with executor: mpi each calculation has whole nodes, and {nodes} "
+            f"cannot be shared by {jobs}; make nodes_per_block a multiple of jobs_per_block"
+        )
 
 
 def _word(text: str) -> str:
