@@ -152,6 +152,28 @@ def test_a_header_without_a_walltime_is_warned_of(tmp_path, caplog):
     assert "sets no walltime" not in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("header", "launch", "jobs", "warned"),
+    [
+        ("#SBATCH -N 2 --ntasks-per-node=8", "srun -n 8 aims.x", 2, False),
+        ("#SBATCH -N 2 --ntasks-per-node=8", "srun -n 8 -c 2 aims.x", 2, True),
+        ("#SBATCH -N 2 --ntasks=8", "mpirun -np 4 aims.x", 3, True),
+        ("#SBATCH -N 2 --ntasks=2 --cpus-per-task=8", "srun -n 8 aims.x", 2, False),
+        ("#SBATCH -N 2 --ntasks=2 --exclusive", "srun -n 8 aims.x", 2, False),
+        ("#SBATCH -N 2", "srun -n 8 aims.x", 2, False),
+        ("#SBATCH -N 2 --ntasks=2", "srun aims.x", 2, False),
+    ],
+)
+def test_blocks_that_cannot_hold_their_calculations_are_warned_of(
+    tmp_path, caplog, header, launch, jobs, warned
+):
+    options = {**SLURM["parsl_options"], "jobs_per_block": jobs}
+    section = {**SLURM, "slurm_str": header, "launch_str": launch, "parsl_options": options}
+    told = aims_project(tmp_path, **section)
+    executor_of(told, reference_of(told))
+    assert (f"jobs_per_block is {jobs}: unless a block gets whole nodes" in caplog.text) is warned
+
+
 OTHERS = {
     "sge": "#$ -l h_rt=24:00:00 -pe smp 8\n#$ -o mine\n",
     "pbs": "#PBS -l walltime=24:00:00 -l select=1:ncpus=8\n#PBS -o mine\n",
