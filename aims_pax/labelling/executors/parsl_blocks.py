@@ -94,8 +94,7 @@ class BlockExecutor(ParslExecutor):
         self.files.forget_driver()
         self.runs = self.files.runs() or _recorded(self.run_dir)
         self._taken = self._usable()
-        host, name = socket.gethostname(), self.scheduler.name
-        self._record({"token": self.token, "key": self.key, "host": host, "scheduler": name})
+        self._record(self._ours())
         super().__enter__()
         self._record(self._ours())
         self.files.forget_tasks()  # this run requests again what it still needs
@@ -221,6 +220,7 @@ class BlockExecutor(ParslExecutor):
         return {
             "token": self.token, "key": self.key, "shape": self.blocks.shape, "host": socket.gethostname(),
             "interchange": pid, "started": started, "scheduler": self.scheduler.name,
+            "folder": str(self.files.folder),
         }  # fmt: skip
 
     def _record(self, ours: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """What a block is asked for, without a Slurm; the rest is in tests/slurm."""
 
 import os
+import shutil
 import socket
 import subprocess
 
@@ -8,8 +9,10 @@ import pytest
 
 from aims_pax.errors import SetupError
 from aims_pax.labelling.executors.block_request import Blocks, job_script
-from aims_pax.labelling.executors.parsl_blocks import BlockExecutor, _addresses, _free_port
+from aims_pax.labelling.executors.parsl_blocks import BlockExecutor, _addresses, _free_port, cancel_left
+from aims_pax.schedulers.base import JobState, NamedJob, Phase
 from aims_pax.schedulers.registry import known_schedulers
+from aims_pax.schedulers.slurm import Slurm
 
 SLURM = known_schedulers()["slurm"]
 
@@ -32,6 +35,30 @@ def test_the_port_is_chosen_by_who_binds_it(tmp_path):
     """One chosen here may be taken by another run, or by any connection of this machine, before it is bound."""
     backend = BlockExecutor(Blocks(SLURM, "", ports=(54100, 54101)), tmp_path / "parsl", tmp_path)._backend()
     assert (backend.worker_port, backend.worker_port_range) == (None, (54100, 54102))
+
+
+@pytest.mark.parametrize("how", ["the same", "copied", "moved", "linked"])
+def test_the_jobs_of_a_run_are_not_those_of_a_copy_of_its_folder(tmp_path, monkeypatch, how):
+    restart, other = tmp_path / "run" / "restart", tmp_path / "other" / "restart"
+    executor = BlockExecutor(Blocks(SLURM, ""), tmp_path / "parsl", tmp_path / "run", restart)
+    executor._record(executor._ours())
+    cancelled = []
+    named = {"7": NamedJob(f"p.{executor.token}.1", JobState(Phase.RUNNING, "RUNNING"))}
+    monkeypatch.setattr(Slurm, "jobs_named", lambda _, part: {} if cancelled else named)
+    monkeypatch.setattr(Slurm, "alive", lambda _, jobs: set())
+    monkeypatch.setattr(Slurm, "cancel", lambda _, jobs: cancelled.extend(jobs))
+    {
+        "the same": lambda: None,
+        "copied": lambda: shutil.copytree(restart.parent, other.parent),
+        "moved": lambda: restart.parent.rename(other.parent),
+        "linked": lambda: other.parent.symlink_to(restart.parent),
+    }[how]()
+    next_run = BlockExecutor(
+        Blocks(SLURM, ""), tmp_path / "parsl", tmp_path, restart if how == "the same" else other
+    )
+    assert [r["token"] for r in next_run.files.runs()] == ([] if how == "copied" else [executor.token])
+    cancel_left(next_run.files.folder)
+    assert cancelled == ([] if how == "copied" else ["7"])
 
 
 @pytest.mark.parametrize(
