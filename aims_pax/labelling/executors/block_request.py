@@ -85,8 +85,9 @@ def job_script(blocks: Blocks, name: str, path: Path, start: str, command: str) 
 
     path: of the script; the job's output is written next to it.
     """
-    lines = blocks.scheduler.script_head(blocks.header, name, path, blocks.nodes)
-    limit = blocks.walltime
+    head = blocks.scheduler.script_head(blocks.header, name, path, blocks.nodes)
+    limit, end = blocks.walltime, []
     if limit is not None and not math.isinf(limit):
-        lines.append(f"export AIMS_PAX_BLOCK_END=$(( $(date +%s) + {int(limit)} ))")
-    return "\n".join([*lines, start, command, ""])
+        end = [f"export AIMS_PAX_BLOCK_END=$(( $(date +%s) + {int(limit)} ))"]
+    # an empty line behind the user's texts: a backslash at their end would join our commands to theirs
+    return "\n".join([*head, "", *end, start, "", command, ""])
