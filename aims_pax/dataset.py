@@ -152,16 +152,20 @@ class Dataset:
             append_text(self.folder / ENTRIES, _line(entry))
         return True
 
+    def require(self, n: int) -> None:
+        """Raise RestartError if there are fewer than n entries: data that the run needs is not in this folder."""
+        if len(self.entries) < n:
+            raise RestartError(
+                f"{self.folder}: the restart expects {n} dataset entries, found {len(self.entries)}; restore the "
+                "removed files (or MISC.dataset_dir, where it was changed), or start again in an empty folder"
+            )
+
     def keep_first(self, n: int) -> None:
         """Remove all entries after the first n (a restart adds them again); labelled frames are not removed.
 
-        Raises RestartError if there are fewer than n: data that the run needs were removed.
+        Raises RestartError like `require`.
         """
-        if len(self.entries) < n:
-            raise RestartError(
-                f"{self.folder}: the restart expects {n} dataset entries, found {len(self.entries)}; "
-                "restore the removed files, or start again in an empty folder"
-            )
+        self.require(n)
         self.entries, entries = [], self.entries[:n]
         self._known, self._sets, self._split = set(), {}, {}
         for entry in entries:
@@ -173,7 +177,7 @@ class Dataset:
         """Restart a stage that adds to the first n entries: move the entries that it added to `splits.earlier.jsonl`.
 
         All labelled frames stay in the pool. Without this, the sets would hold frames that the new attempt did not
-        count. Raises RestartError like `keep_first`.
+        count. Raises RestartError like `require`.
         """
         earlier = self.entries[n:]
         if not earlier:

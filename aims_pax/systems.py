@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -198,14 +199,23 @@ def read_crystal(path: Path, ensemble: str = "NVT") -> System:
     return system
 
 
-def deal(systems: Sequence[System], n: int) -> tuple[System, ...]:
+def deal(systems: Sequence[System], n: int, begun: Sequence[str] = ()) -> tuple[System, ...]:
     """One system for each of n trajectories, in turn; starts again from the first if n is larger.
 
+    begun: the systems, by name, of trajectories that a run has started: they keep them, and the others go to the
+    systems with the fewest. Raises KeyError for a name of no system.
+
     >>> a, b = (System(x, Frame([1], [[0, 0, 0]])) for x in "ab")
-    >>> [s.name for s in deal([a, b], 3)]
-    ['a', 'b', 'a']
+    >>> [s.name for s in deal([a, b], 3)], [s.name for s in deal([a, b], 5, begun="bbb")]
+    (['a', 'b', 'a'], ['b', 'b', 'b', 'a', 'a'])
     """
-    return tuple(systems[i % len(systems)] for i in range(n))
+    by_name = {s.name: s for s in systems}
+    dealt = [by_name[name] for name in begun]
+    counts = Counter({name: begun.count(name) for name in by_name})
+    while len(dealt) < n:
+        dealt.append(min(systems, key=lambda s: counts[s.name]))
+        counts[dealt[-1].name] += 1
+    return tuple(dealt)
 
 
 def system_of(frame: Frame, origin: Mapping[str, Any], systems: Sequence[System]) -> str:

@@ -67,6 +67,23 @@ def test_a_stage_whose_snapshots_were_moved_away_begins_again_and_the_run_ends(f
         assert state[key] == before[key], key
 
 
+@pytest.mark.parametrize("lost", ["dataset_dir", "splits.jsonl"])
+def test_a_finished_run_without_its_data_is_not_continued_on_what_is_left(finished, tmp_path, lost):
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    project = (folder / "aimsPAX.yaml").read_text().replace("max_MD_steps: 60", "max_MD_steps: 90")
+    if lost == "dataset_dir":
+        project = project.replace("MISC:\n", "MISC:\n  dataset_dir: elsewhere\n")
+    else:
+        (folder / "data" / lost).unlink()
+    (folder / "aimsPAX.yaml").write_text(project)
+    delivered = (folder / "results" / "training.xyz").read_text()
+    done = command(folder=folder, timeout=120)
+    assert done.returncode == 1
+    assert "dataset entries, found 0; restore the removed files (or MISC.dataset_dir" in done.stderr
+    assert (folder / "results" / "training.xyz").read_text() == delivered
+
+
 def test_the_error_gives_that_advice(finished, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(finished, folder)

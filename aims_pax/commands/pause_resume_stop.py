@@ -38,6 +38,7 @@ def request(folder: Path, kind: str, patience: float = PATIENCE) -> str:
         from aims_pax.suggestions import no_such
 
         raise SettingsError(f"{folder}: {no_such(folder, 'folder')}")
+    _refuse_starting(folder / "restart", kind)
     if kind == "cancel" and (said := _cancelled(folder)) is not None:
         return said
     _somebody_works(folder, kind)
@@ -53,6 +54,18 @@ def request(folder: Path, kind: str, patience: float = PATIENCE) -> str:
             return f"{who}: {DONE[kind]}"
         time.sleep(0.1)
     return f"{who}: {ASKED[kind]}"
+
+
+def _refuse_starting(restart: Path, kind: str) -> None:
+    """Raise SettingsError when a process is about to take the lock; until then it reads no requests."""
+    from aims_pax.report.process_of_run import running_process
+
+    process = running_process(restart)
+    if process.holder and not process.locked:
+        raise SettingsError(
+            f"nothing to {kind} yet: pid {process.holder.get('pid')} on {process.holder.get('host')} is starting here; "
+            "repeat the command in some seconds, when it works (Ctrl-C in its terminal, or kill, ends it now)"
+        )
 
 
 def _cancelled(folder: Path) -> str | None:

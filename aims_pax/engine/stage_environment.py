@@ -249,6 +249,7 @@ class StageEnvironment:
         """Load the newest snapshot and return its state, or None for a fresh start.
 
         For an unfinished stage, dataset entries added after the snapshot are removed; after a finished stage they stay.
+        Raises RestartError if entries that the snapshot knows are missing.
         """
         snapshot = self.checkpoint.read()
         self.fresh = snapshot is None
@@ -258,6 +259,8 @@ class StageEnvironment:
         state = from_plain(kind, snapshot.state)
         if self.stage.outstanding(state, self.rules):
             self.run.dataset.keep_first(self.entries)
+        else:
+            self.run.dataset.require(self.entries)
         self.run.ensemble.restore(snapshot.weights)
         self.run.ensemble.version = snapshot.version
         grouped = group_arrays(snapshot.arrays)

@@ -17,7 +17,7 @@ from aims_pax.labelling.executors.inline import InlineExecutor
 from aims_pax.labelling.references.ase_calculator import CalculatorReference
 from aims_pax.labelling.references.fhi_aims import AimsReference
 from aims_pax.labelling.references.given_labels import GivenLabels
-from aims_pax.schedulers.base import Scheduler, launch_slots
+from aims_pax.schedulers.base import Scheduler, launch_cores, launch_slots
 from aims_pax.schedulers.registry import known_schedulers, own_scheduler
 from aims_pax.schedulers.usable_cores import cores
 from aims_pax.settings.callables import Wanted, odd_arguments
@@ -28,6 +28,7 @@ from aims_pax.settings.geometries import found_geometries
 if TYPE_CHECKING:
     from aims_pax.frames import Frame
     from aims_pax.settings import LabellingSettings
+    from aims_pax.settings.cluster import ParslOptions
     from aims_pax.systems import System
 
 log = logging.getLogger(__name__)
@@ -37,6 +38,10 @@ AnyReference = AimsReference | CalculatorReference | GivenLabels
 NO_WALLTIME = (
     "%s sets no walltime: when the queue's own limit ends a block, its calculations are cut off and begin again; set "
     "it, e.g. %s"
+)
+TOO_SMALL = (
+    "%s asks for %d cores, but launch_str takes %d and jobs_per_block is %d: unless a block gets whole nodes, "
+    "calculations are refused or wait for each other; ask for more cores, or lower jobs_per_block"
 )
 UNTESTED = (
     "%s: written from its manuals and tested on recorded outputs; it has not run on a real cluster yet. Try a small "
@@ -110,7 +115,7 @@ def executor_of(
     if isinstance(reference, GivenLabels):
         return InlineExecutor()
     if cluster.scheduler is not None:
-        return _blocks(settings, cluster.scheduler)
+        return _blocks(settings, cluster.scheduler, reference)
     if kind == "auto":
         kind = "threads" if reference.quick else "htex"
     own = own_scheduler(environment) if isinstance(reference, AimsReference) else None
@@ -144,7 +149,7 @@ def _at_login(environment: Mapping[str, str]) -> Scheduler | None:
     return next((s for s in known_schedulers().values() if s.at_login(environment)), None)
 
 
-def _blocks(settings: LabellingSettings, scheduler: Scheduler) -> Executor:
+def _blocks(settings: LabellingSettings, scheduler: Scheduler, reference: AnyReference) -> Executor:
     from aims_pax.labelling.executors.block_request import Blocks
     from aims_pax.labelling.executors.parsl_blocks import BlockExecutor  # takes half a second
 
@@ -155,6 +160,8 @@ def _blocks(settings: LabellingSettings, scheduler: Scheduler) -> Executor:
             f"CLUSTER.executor: {cluster.executor} does not run on {scheduler.title}'s nodes; expected auto, htex or "
             "mpi"
         )
+    if cluster.executor == "mpi":
+        _check_mpi(scheduler, options)
     if not scheduler.tested:
         log.warning(UNTESTED, scheduler.title)
     header = scheduler.read_header(cluster.header)
@@ -168,6 +175,10 @@ def _blocks(settings: LabellingSettings, scheduler: Scheduler) -> Executor:
         log.warning("%s: %s: set by aims-PAX for its blocks, not used", place, ", ".join(header.replaced))
     if header.walltime is None:
         log.warning(NO_WALLTIME, place, scheduler.example)
+    if isinstance(reference, AimsReference) and cluster.executor != "mpi":
+        needed, there = launch_cores(cluster.launch_str or ""), header.cores(options.nodes_per_block)
+        if needed is not None and there is not None and needed * options.jobs_per_block > there:
+            log.warning(TOO_SMALL, place, there, needed, options.jobs_per_block)
     run_dir = settings.path(options.run_dir or settings.path(settings.misc.log_dir) / "parsl")
     blocks = Blocks(
         scheduler=scheduler,
@@ -192,6 +203,21 @@ def _blocks(settings: LabellingSettings, scheduler: Scheduler) -> Executor:
         blocks.most, scheduler.title, blocks.nodes, blocks.jobs,
     )  # fmt: skip
     return BlockExecutor(blocks, run_dir, settings.folder, settings.folder / "restart")
+
+
+def _check_mpi(scheduler: Scheduler, options: ParslOptions) -> None:
+    """Raise SettingsError where Parsl cannot give each calculation of a block its own nodes."""
+    nodes, jobs = options.nodes_per_block, options.jobs_per_block
+    if scheduler.mpi_launcher is None:
+        raise SettingsError(
+            f"CLUSTER.executor: mpi needs a scheduler that gives a block its nodes, and {scheduler.title} gives slots; "
+            "expected auto or htex: one calculation may still span all hosts of a block"
+        )
+    if nodes % jobs:
+        raise SettingsError(
+            f"CLUSTER.parsl_options.jobs_per_block: with executor: mpi each calculation has whole nodes, and {nodes} "
+            f"cannot be shared by {jobs}; make nodes_per_block a multiple of jobs_per_block"
+        )
 
 
 def _word(text: str) -> str:

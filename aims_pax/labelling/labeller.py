@@ -204,6 +204,11 @@ class Labeller:
         with self._lock:
             return replace(self._calls, failed=dict(self._calls.failed))
 
+    @property
+    def _has_worked(self) -> bool:
+        """Whether a label of this reference is stored, of this run or an earlier one."""
+        return any(next(method.store.ids(), None) is not None for method in self._methods.values())
+
     def check_elements(self, numbers: Iterable[int]) -> None:
         """Raise SetupError when the reference cannot compute these elements (atomic numbers)."""
         check = getattr(self.reference, "check_elements", None)
@@ -329,6 +334,7 @@ class Labeller:
                 outcome: Label | BaseException
                 if known is not None:
                     self._count(harvested=1)
+                    self._streak.clear()
                     outcome = known.label
                 else:
                     outcome = self._judge(Answer(error=failure), job.frame)
@@ -418,7 +424,10 @@ class Labeller:
         if isinstance(error, LabelError):
             self.quarantine.add(frame, error)
             self._streak.append(error)
-            error = systematic(self._streak, self._calls.finished) or error
+            error = (
+                systematic(self._streak, self._calls.finished + self._calls.harvested, self._has_worked)
+                or error
+            )
         if isinstance(error, SetupError):
             self._broken = error
         return error

@@ -80,7 +80,8 @@ class NamedJob:
 class BlockHeader:
     """What aims-PAX uses of a user's header. walltime: s, inf for no limit, None if the header does not set it.
 
-    tasks: MPI processes or slots of the block; with `per_node`, of each of its nodes.
+    tasks: MPI processes or slots of the block; with `per_node`, of each of its nodes. cores_of_task: cores of each.
+    whole_nodes: whether the block gets all cores of its nodes, whatever it asks for.
     replaced: options of the header that aims-PAX sets itself, as written by users.
     """
 
@@ -89,6 +90,13 @@ class BlockHeader:
     tasks: int | None = None
     replaced: tuple[str, ...] = ()
     per_node: bool = False
+    cores_of_task: int = 1
+    whole_nodes: bool = False
+
+    def cores(self, nodes: int) -> int | None:
+        """Cores that the header asks for; None if it leaves them open. nodes: see `processes`."""
+        processes = self.processes(nodes)
+        return None if processes is None or self.whole_nodes else processes * self.cores_of_task
 
     def processes(self, nodes: int) -> int | None:
         """MPI processes of a block; nodes: of the block, if the header does not set them."""
@@ -325,6 +333,17 @@ def launch_slots(launch: str, cores: int) -> int:
     """
     tasks = option_number(launch, *TASKS) or (cores if takes_all_cores(launch) else 1)
     return max(1, cores // tasks)
+
+
+def launch_cores(launch: str) -> int | None:
+    """The cores that a launch command takes; None if it gives no number.
+
+    >>> launch_cores("srun -n 8 -c 2 aims.x"), launch_cores("mpirun -np 4 aims.x"), launch_cores("srun aims.x")
+    (16, 4, None)
+    """
+    tasks = option_number(launch, *TASKS)
+    each = option_number(launch, "-c", "--cpus-per-task") if re.search(r"\bsrun\b", launch) else None
+    return None if tasks is None else tasks * (each or 1)
 
 
 def takes_all_cores(launch: str) -> bool:

@@ -7,6 +7,9 @@ import shlex
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
+# options with the mark of any scheduler, in any case, or with none
+OPTIONS = re.compile(r"\s*(#?(SBATCH|PBS|BSUB)|#\$)?\s*-{1,2}[a-z]", re.IGNORECASE)
+
 
 @dataclass(frozen=True)
 class HeaderOption:
@@ -39,6 +42,7 @@ class HeaderSyntax:
 
     def lines(self, header: str) -> list[str]:
         """The lines that hold options. Raises ValueError for a line that the scheduler would ignore."""
+        refuse_other_marks(header, self.directive)
         found: list[str] = []
         first = None  # command
         for line in header.splitlines():
@@ -109,6 +113,21 @@ def refuse_joined(line: str, directive: str) -> None:
     ours = re.escape(directive)
     if re.match(rf"(#!|{ours})[^#]*(\s|\\n){ours}[\s-]", line):
         raise ValueError(f"{line!r}: several lines in one; begin the text with | instead of > or quotes")
+
+
+def refuse_other_marks(header: str, directive: str) -> None:
+    """Raise ValueError for options behind the mark of another scheduler, behind a misspelt one, or behind none.
+
+    >>> refuse_other_marks("# SBATCH --time=1:00  (switched off)", "#SBATCH")
+    >>> refuse_other_marks("#sbatch --time=1:00", "#SBATCH")
+    Traceback (most recent call last):
+    ValueError: '#sbatch --time=1:00' holds options, but does not begin with #SBATCH; write it so, or remove the line
+    """
+    for line in header.replace("\\\n", " ").splitlines():  # a command may be continued on the next line
+        if not line.lstrip().startswith(directive) and OPTIONS.match(line):
+            raise ValueError(
+                f"{line!r} holds options, but does not begin with {directive}; write it so, or remove the line"
+            )
 
 
 def _in_quotes(word: str) -> str:

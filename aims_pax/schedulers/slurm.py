@@ -168,6 +168,7 @@ class Slurm(Scheduler):
             if name in options:
                 raise ValueError(f"{why}: remove --{name}")
         nodes, whole = options.get("nodes"), options.get("ntasks")
+        each = options.get("cpus-per-task", "")
         tasks = whole or options.get("ntasks-per-node") or options.get("tasks-per-node")
         return BlockHeader(
             block_walltime(header),
@@ -175,6 +176,8 @@ class Slurm(Scheduler):
             int(tasks) if tasks is not None and tasks.isdigit() else None,
             tuple(f"--{name}" for name in sorted(REPLACED & set(options))),
             per_node=whole is None,
+            cores_of_task=int(each) if each.isdigit() else 1,
+            whole_nodes="exclusive" in options,
         )
 
     def own_lines(self, header: str, name: str, files: Path, nodes: int) -> list[str]:

@@ -11,7 +11,7 @@ import re
 import shlex
 from collections.abc import Iterator
 
-from aims_pax.schedulers.header_lines import refuse_joined
+from aims_pax.schedulers.header_lines import refuse_joined, refuse_other_marks
 
 # letter → long name
 LETTERS = {
@@ -54,6 +54,7 @@ def sbatch_options(header: str) -> dict[str, str]:
 
 def sbatch_lines(header: str) -> list[str]:
     """The `#SBATCH` lines before the first command. Raises ValueError for others, which Slurm ignores."""
+    refuse_other_marks(header, "#SBATCH")
     lines, command = [], None
     for line in header.splitlines():
         refuse_joined(line, "#SBATCH")
@@ -103,7 +104,8 @@ def _options(line: str) -> Iterator[tuple[str, str]]:
         if word.startswith("--"):
             name, equals, value = word[2:].partition("=")
             name = _whole(name)
-            if not equals and name not in FLAGS and words and not words[0].startswith("--"):
+            other = "--" if name in KNOWN else "-"  # an option of a newer Slurm may be a flag
+            if not equals and name not in FLAGS and words and not words[0].startswith(other):
                 value = words.pop(0)
             yield name, value
         elif word.startswith("-") and len(word) > 1:

@@ -59,6 +59,10 @@ from aims_pax.systems import System, deal, elements, system_of
 
 log = logging.getLogger(__name__)
 
+MORE_ALLOWED = (
+    "Restore num_trajectories and the geometries (more of both is allowed), or start in an empty folder"
+)
+
 
 def run_active_learning_stage(run: RunContext) -> stage.State:
     """Run active learning until a limit is reached; continues an unfinished stage from its snapshot."""
@@ -71,7 +75,7 @@ def run_active_learning_stage(run: RunContext) -> stage.State:
             settings.num_trajectories,
             n,
         )
-    dealt = deal(run.systems, n)
+    dealt = _dealt(_begun(run.folder), n, run.systems)
     timestep = min(run.settings.md_of(s.name).timestep for s in dealt)
     world = ExploreWorld(run, dealt)
     thermal = all(start is not s.frame for start, s in zip(world.starts, dealt, strict=True))
@@ -126,23 +130,36 @@ def refuse_fewer(folder: RunFolder, wanted: int, systems: Sequence[System]) -> N
 
     folder: of the run. wanted: num_trajectories. systems: the geometries, in order.
     """
+    if begun := _begun(folder):
+        _dealt(begun, max(wanted, len(systems)), systems)
+
+
+def _begun(folder: RunFolder) -> list[str]:
+    """The geometries of the trajectories that this folder's run has started, by name."""
     snapshot = Checkpoint(folder, stage.NAME).read() if exists(folder.restart / stage.NAME) else None
-    if snapshot is None:
-        return
-    began = [t["system"] for t in snapshot.state["trajectories"]]
-    now = [s.name for s in deal(systems, max(wanted, len(systems)))]
-    if len(now) < len(began):
-        said = f"ACTIVE_LEARNING.num_trajectories: {len(began)} → {len(now)}: started trajectories cannot be removed"
-    elif any(old != new for old, new in zip(began, now, strict=False)):
+    return [] if snapshot is None else [t["system"] for t in snapshot.state["trajectories"]]
+
+
+def _dealt(begun: Sequence[str], n: int, systems: Sequence[System]) -> tuple[System, ...]:
+    """The geometry of each of n trajectories; those that have started keep theirs. Raises RestartError."""
+    names, key = [s.name for s in systems], "ACTIVE_LEARNING.num_trajectories"
+    missing = [name for name in dict.fromkeys(begun) if name not in names]
+    new = [name for name in names if name not in begun]
+    if missing:
         said = (
-            f"geometries of the trajectories: {', '.join(began)} → {', '.join(now)}: they cannot be changed"
+            f"geometry {', '.join(missing)}: trajectories of it have started, so it cannot be removed or renamed; "
+            f"there are {', '.join(names)}"
+        )
+    elif n < len(begun):
+        said = f"{key}: {len(begun)} → {n}: started trajectories cannot be removed"
+    elif begun and n < len(begun) + len(new):
+        said = (
+            f"{key}: {len(begun)} of the {n} have started with other geometries than {', '.join(new)}; raise it to "
+            f"{len(begun) + len(new)} or more"
         )
     else:
-        return
-    raise RestartError(
-        f"this folder was begun with other settings:\n  {said}\nRestore num_trajectories and the geometries "
-        "(more of both is allowed), or start in an empty folder"
-    )
+        return deal(systems, n, begun)
+    raise RestartError(f"this folder was begun with other settings:\n  {said}\n{MORE_ALLOWED}")
 
 
 def _reopened(
@@ -152,10 +169,7 @@ def _reopened(
     try:
         again = stage.reopen(state, systems, rules)
     except ValueError as error:
-        raise RestartError(
-            f"{error} since this run began: restore num_trajectories and the geometries (more of both is allowed), "
-            "or start in an empty folder"
-        ) from error
+        raise RestartError(f"{error} since this run began. {MORE_ALLOWED}") from error
     if state.stopped and not again.stopped:
         log.info("active learning was complete (%s); with the present settings it continues", state.stopped)
         discard(run.folder, "converge")  # it converged on less data

@@ -1,6 +1,7 @@
 """Pause, resume and stop: from another process, through the folder alone."""
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -12,6 +13,7 @@ from aims_pax.commands.pause_resume_stop import request
 from aims_pax.commands.status import status
 from aims_pax.engine.interrupts import InterruptMonitor, RunInterrupted
 from aims_pax.errors import SettingsError
+from aims_pax.labelling.executors.handover import Handover
 from aims_pax.record.lock import Lock
 from aims_pax.record.run_requests import RequestFile
 from aims_pax.schedulers.slurm import Slurm
@@ -80,8 +82,6 @@ def test_a_run_can_be_stopped_with_its_calculations(working):
 
 
 def test_where_the_last_run_has_left_nothing_that_is_said(tmp_path, monkeypatch):
-    from aims_pax.labelling.executors.handover import Handover
-
     Handover(tmp_path / "restart").write_runs([{"token": "ab"}])
     monkeypatch.setattr(
         Slurm, "jobs_named", lambda _, part: {}
@@ -177,6 +177,14 @@ def test_a_run_that_has_ended_is_said_to_have(tmp_path):
         SettingsError, match="nothing to stop: this run is stopped, not finished; run aims-PAX in its folder"
     ):
         request(made_up(tmp_path / "two", [advanced(1, 0, 0, 10, 0.1)]), "stop")
+
+
+@pytest.mark.parametrize("kind", ["pause", "stop", "cancel"])
+def test_a_run_that_is_only_starting_is_named(tmp_path, kind):
+    restart, said = tmp_path / "restart", rf"yet: pid {os.getpid()} on .* is starting here; repeat"
+    Handover(restart).write_runs([{"token": "ab"}])  # its blocks are not cancelled: this run takes them over
+    with Lock(restart / "lock").announced(), pytest.raises(SettingsError, match=said):
+        request(tmp_path, kind)
 
 
 def test_a_folder_with_a_name_nearby_is_named(tmp_path):

@@ -130,6 +130,10 @@ def test_every_key_of_a_slurm_cluster_reaches_its_blocks(tmp_path):
     [
         ({"executor": "inline"}, "inline does not run on Slurm's nodes"),
         ({"executor": "mpi", "slurm_str": "#SBATCH --nodes=3"}, "nodes_per_block is 2; expected the same"),
+        (
+            {"executor": "mpi", "parsl_options": {**SLURM["parsl_options"], "jobs_per_block": 3}},
+            r"CLUSTER\.parsl_options\.jobs_per_block: with executor: mpi .*, and 2 cannot be shared by 3",
+        ),
     ],
 )
 def test_what_cannot_run_on_slurm_says_so(tmp_path, changes, said):
@@ -148,11 +152,51 @@ def test_a_header_without_a_walltime_is_warned_of(tmp_path, caplog):
     assert "sets no walltime" not in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("header", "launch", "jobs", "warned"),
+    [
+        ("#SBATCH -N 2 --ntasks-per-node=8", "srun -n 8 aims.x", 2, False),
+        ("#SBATCH -N 2 --ntasks-per-node=8", "srun -n 8 -c 2 aims.x", 2, True),
+        ("#SBATCH -N 2 --ntasks=8", "mpirun -np 4 aims.x", 3, True),
+        ("#SBATCH -N 2 --ntasks=2 --cpus-per-task=8", "srun -n 8 aims.x", 2, False),
+        ("#SBATCH -N 2 --ntasks=2 --exclusive", "srun -n 8 aims.x", 2, False),
+        ("#SBATCH -N 2", "srun -n 8 aims.x", 2, False),
+        ("#SBATCH -N 2 --ntasks=2", "srun aims.x", 2, False),
+    ],
+)
+def test_blocks_that_cannot_hold_their_calculations_are_warned_of(
+    tmp_path, caplog, header, launch, jobs, warned
+):
+    options = {**SLURM["parsl_options"], "jobs_per_block": jobs}
+    section = {**SLURM, "slurm_str": header, "launch_str": launch, "parsl_options": options}
+    told = aims_project(tmp_path, **section)
+    executor_of(told, reference_of(told))
+    assert (f"jobs_per_block is {jobs}: unless a block gets whole nodes" in caplog.text) is warned
+
+
 OTHERS = {
     "sge": "#$ -l h_rt=24:00:00 -pe smp 8\n#$ -o mine\n",
     "pbs": "#PBS -l walltime=24:00:00 -l select=1:ncpus=8\n#PBS -o mine\n",
     "lsf": "#BSUB -W 24:00\n#BSUB -n 8 -o mine\n",
 }
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_the_mpi_executor_needs_a_scheduler_of_nodes(tmp_path, name):
+    options = {**SLURM["parsl_options"], "nodes_per_block": 1, "jobs_per_block": 1}
+    section = {
+        **SLURM,
+        "type": name,
+        "executor": "mpi",
+        "parsl_options": options,
+        f"{name}_str": OTHERS[name],
+    }
+    del section["slurm_str"]
+    told = aims_project(tmp_path, **section)
+    with pytest.raises(
+        SettingsError, match=r"CLUSTER\.executor: mpi needs .* gives slots; expected auto or htex"
+    ):
+        executor_of(told, reference_of(told))
 
 
 @pytest.mark.parametrize("name", OTHERS)

@@ -314,6 +314,16 @@ def test_the_first_five_failing_alike_stop_the_run_and_say_what_to_do(folder):
         assert words in str(error)
 
 
+def test_hard_structures_after_a_restart_do_not_mean_that_nothing_works(folder):
+    assert outcomes([good()], folder)[0] == ["NoneType"]
+    frames = worlds.rattled(worlds.ethanol(), 9, seed=8)
+    with labeller(Scripted([NotConverged("b")] * 9), folder) as it:
+        assert {type(it.submit(f).exception()) for f in frames} == {NotConverged}
+    with labeller(Scripted([Crashed("no licence")] * 9), folder) as it:
+        errors = [it.submit(f).exception() for f in worlds.rattled(worlds.ethanol(), 9, seed=9)]
+    assert "no reference calculation has worked since this start: the last 5 failed" in str(errors[-1])
+
+
 def test_different_failures_or_one_success_do_not_stop_the_run(folder):
     mixed = [Crashed("a"), NotConverged("b")] * 5
     assert set(outcomes(mixed, folder)[0]) == {"Crashed", "NotConverged"}

@@ -1,8 +1,11 @@
 """Option lines of job scripts."""
 
+import re
+
 import pytest
 
 from aims_pax.schedulers.header_lines import HeaderOption, HeaderSyntax, refuse, replaced, resources
+from aims_pax.schedulers.registry import known_schedulers
 
 JOINED = HeaderSyntax("#PBS", "qsub", {"l": 1, "N": 1, "V": 0, "z": 0}, {}, joined=True)
 WORDS = HeaderSyntax("#$", "qsub", {"pe": 2, "cwd": 0, "h": 0}, {"h": "[uso]+"}, anywhere=True)
@@ -16,6 +19,27 @@ def test_options_are_lines_of_their_own_that_begin_with_the_directive():
     assert WORDS.lines("echo\n#$ -cwd") == ["#$ -cwd"]
     with pytest.raises(ValueError, match="remove the indentation"):
         WORDS.lines("  #$ -cwd")
+
+
+@pytest.mark.parametrize("name", ["slurm", "sge", "pbs", "lsf"])
+@pytest.mark.parametrize(
+    "line",
+    ["#SBATCH --time=60", "#$ -l h_rt=60", "#PBS -l walltime=60", "#BSUB -W 60", "#sbatch -t 60", "SBATCH -t 60",
+     "--time=60", "  -l h_rt=60"],
+)  # fmt: skip
+def test_options_that_the_scheduler_of_a_block_would_not_read_are_refused(name, line):
+    scheduler = known_schedulers()[name]
+    if line.startswith(scheduler.directive):
+        assert scheduler.read_header(line).walltime
+        return
+    with pytest.raises(ValueError, match=f"does not begin with {re.escape(scheduler.directive)}"):
+        scheduler.read_header(f"#!/bin/bash\n{line}\n")
+
+
+def test_remarks_switched_off_options_and_commands_are_no_such_lines():
+    for scheduler in known_schedulers().values():
+        mark = scheduler.directive
+        scheduler.read_header(f"# - a list\n#----\n#{mark} --time=1\n# {mark[1:]} -t 1\nrun \\\n  --quiet\n")
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,12 @@ def test_abbreviations_and_letters_are_read_as_the_options_they_mean():
     }  # fmt: skip
 
 
+def test_an_option_of_a_newer_slurm_may_be_a_flag():
+    assert sbatch_options("#SBATCH --stepmgr -N 2\n#SBATCH --newest 3 -t 5") == {
+        "stepmgr": "", "nodes": "2", "newest": "3", "time": "5",
+    }  # fmt: skip
+
+
 def test_a_line_keeps_its_words_when_nothing_is_taken_out():
     line = "#SBATCH  -p fast   --comment='two words'  # mine"
     assert without_options(line, {"time"}) == line

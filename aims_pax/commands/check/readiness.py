@@ -17,6 +17,7 @@ from ase.data import chemical_symbols
 
 from aims_pax import seeds
 from aims_pax.commands.check.model_kind import wrong_model_kind
+from aims_pax.commands.check.shell_syntax import check_shell_syntax
 from aims_pax.dataset import only_known, read_extxyz
 from aims_pax.errors import AimsPaxError, LabelError, SettingsError, SetupError
 from aims_pax.given_data import GivenFile
@@ -304,6 +305,7 @@ BEFORE: tuple[Look, ...] = (
     check_geometries,
     check_overlaps,
     check_dynamics,
+    check_shell_syntax,
     check_reference,
     begun_folder,
     bundled_models,

@@ -20,6 +20,7 @@ from aims_pax.commands.check.readiness import bundled_names, refusals
 from aims_pax.errors import AimsPaxError, SettingsError, SetupError
 from aims_pax.frames import Frame
 from aims_pax.labelling.references.ase_calculator import CalculatorReference, own_folder
+from aims_pax.labelling.references.launch_output import written_by
 from aims_pax.models.kinds import kind_of_run
 from aims_pax.potential import CalculatorPotential, Potential, calculate
 from aims_pax.potentials.bundled import bundled_potential
@@ -234,19 +235,34 @@ def _programs(settings: Settings) -> Sequence[str]:
     launch = settings.cluster.launch_str
     if settings.reference.type != "aims" or launch is None:
         return ()
+    beside = _relative(launch, settings.folder)
+    said = [
+        f"CLUSTER.launch_str: {w} will not be found: the command runs in the folder of each calculation; write "
+        f"{settings.folder / w}"
+        for w in beside
+    ]
     if settings.cluster.scheduler is not None or SHELL & set(launch):
-        return [
-            f"CLUSTER.launch_str: {w} does not exist on this machine"
-            for w in _absolute(launch)
-            if not Path(w).exists()
-        ]
+        missing = [w for w in _absolute(launch) if not Path(w).exists()]
+        return [*said, *(f"CLUSTER.launch_str: {w} does not exist on this machine" for w in missing)]
     try:
         words = shlex.split(launch)
     except ValueError as error:
         raise SettingsError(f"CLUSTER.launch_str: {launch!r}: {error}") from error
     programs = [w for k, w in enumerate(words) if k == 0 or "/" in w or w.endswith(".x")]
-    missing = [w for w in programs if "=" not in w and shutil.which(os.path.expanduser(w)) is None]
-    return [f"CLUSTER.launch_str: {w} does not exist or is not executable on this machine" for w in missing]
+    others = [w for w in programs if "=" not in w and w not in beside]
+    missing = [w for w in others if shutil.which(os.path.expanduser(w)) is None]
+    said += [f"CLUSTER.launch_str: {w} does not exist or is not executable on this machine" for w in missing]
+    return said
+
+
+def _relative(launch: str, folder: Path) -> list[str]:
+    """Files beside the settings that the command names by a relative path; not the input and output of FHI-aims."""
+    other = {"geometry.in", "control.in", *written_by(launch)}
+    words = [w for w in re.split(r"[\s;&|<>`'\"()=]+", launch) if w and w not in other]
+    found = [
+        w for w in dict.fromkeys(words) if not w.startswith(("/", "-", "~")) and not set(w) & set("$*?[]{}")
+    ]
+    return [w for w in found if (folder / w).is_file() and ("/" in w or shutil.which(w) is None)]
 
 
 def _absolute(launch: str) -> list[str]:

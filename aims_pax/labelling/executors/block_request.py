@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 import sys
 from dataclasses import dataclass
 from functools import cached_property
@@ -50,6 +51,15 @@ class Blocks:
         """Seconds, or None where the header does not set it (the partition or queue does)."""
         return self.read.walltime
 
+    def header_sets(self, name: str) -> bool:
+        """Whether the header sets this environment variable, by a command or an option (`--export=ALL,NAME=4`)."""
+        lines = [
+            line
+            for line in self.header.splitlines()
+            if line.startswith(self.scheduler.directive) or not line.lstrip().startswith("#")
+        ]
+        return any(re.search(rf"\b{re.escape(name)}=", line) for line in lines)
+
     @property
     def drain(self) -> int | None:
         """Seconds after its start from which a block takes no new work, so that running calculations end in time."""
@@ -75,8 +85,9 @@ def job_script(blocks: Blocks, name: str, path: Path, start: str, command: str) 
 
     path: of the script; the job's output is written next to it.
     """
-    lines = blocks.scheduler.script_head(blocks.header, name, path, blocks.nodes)
-    limit = blocks.walltime
+    head = blocks.scheduler.script_head(blocks.header, name, path, blocks.nodes)
+    limit, end = blocks.walltime, []
     if limit is not None and not math.isinf(limit):
-        lines.append(f"export AIMS_PAX_BLOCK_END=$(( $(date +%s) + {int(limit)} ))")
-    return "\n".join([*lines, start, command, ""])
+        end = [f"export AIMS_PAX_BLOCK_END=$(( $(date +%s) + {int(limit)} ))"]
+    # an empty line behind the user's texts: a backslash at their end would join our commands to theirs
+    return "\n".join([*head, "", *end, start, "", command, ""])

@@ -1,6 +1,6 @@
 """The files by which a driver, its blocks and the next driver find each other, in the run's locked folder.
 
-    runs.json      what each run may have left running: the token in its jobs' names, its interchange
+    runs.json      what each run may have left running: the token in its jobs' names, its folder, its interchange
     driver.json    for blocks that start: how to reach the current driver; renewed while it runs
     tasks          labels still requested when the last driver was stopped by the scheduler or the walltime
 
@@ -68,12 +68,26 @@ class Handover:
     # ------------------------------------------------------------ runs
 
     def runs(self) -> list[dict[str, Any]]:
-        """What earlier runs may have left running; [] when there is no readable file."""
+        """What earlier runs of this folder may have left running; [] when there is no readable file."""
         try:
             runs = json.loads(self.runs_path.read_text())
-            return [r for r in runs if isinstance(r, dict) and isinstance(r.get("token"), str)]
+            known = [r for r in runs if isinstance(r, dict) and isinstance(r.get("token"), str)]
         except (OSError, ValueError, TypeError):
             return []
+        return [r for r in known if not self._copied(r)]
+
+    def _copied(self, run: Mapping[str, Any]) -> bool:
+        """Whether this folder is a copy of that of the run, whose jobs work for the original and must stay.
+
+        Not by path: one folder may be mounted at several. After a move there is no original.
+        """
+        try:
+            original = Path(run["folder"]) / self.runs_path.name
+            if original.stat().st_ino == self.runs_path.stat().st_ino:
+                return False
+            return any(r["token"] == run["token"] for r in json.loads(original.read_text()))
+        except (OSError, ValueError, TypeError, KeyError):
+            return False
 
     def write_runs(self, runs: Sequence[Mapping[str, Any]]) -> None:
         """Raises SetupError."""

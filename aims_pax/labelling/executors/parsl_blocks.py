@@ -35,6 +35,7 @@ from aims_pax.labelling.executors.block_request import Blocks
 from aims_pax.labelling.executors.handover import Handover
 from aims_pax.labelling.executors.parsl_interchange import ALONE
 from aims_pax.labelling.executors.parsl_local import (
+    THREADS,
     ParslExecutor,
     QuotedPool,
     interchange_command,
@@ -93,8 +94,7 @@ class BlockExecutor(ParslExecutor):
         self.files.forget_driver()
         self.runs = self.files.runs() or _recorded(self.run_dir)
         self._taken = self._usable()
-        host, name = socket.gethostname(), self.scheduler.name
-        self._record({"token": self.token, "key": self.key, "host": host, "scheduler": name})
+        self._record(self._ours())
         super().__enter__()
         self._record(self._ours())
         self.files.forget_tasks()  # this run requests again what it still needs
@@ -170,7 +170,8 @@ class BlockExecutor(ParslExecutor):
         scripts = (blocks.scripts or self.run_dir / "blocks").absolute()
         scripts.mkdir(parents=True, exist_ok=True)
         cd = [f"cd {shlex.quote(str(self.folder))}"] if self.folder is not None else []
-        start = "\n".join([worker_init(None), *cd, blocks.worker])
+        chosen = [name for name in THREADS if blocks.header_sets(name)]
+        start = "\n".join([worker_init(None, chosen), *cd, blocks.worker])
         provider = SchedulerBlocks(
             blocks, f"{blocks.name}.{self.token}", scripts, start, self.files, self.key, dict(self._taken)
         )
@@ -219,6 +220,7 @@ class BlockExecutor(ParslExecutor):
         return {
             "token": self.token, "key": self.key, "shape": self.blocks.shape, "host": socket.gethostname(),
             "interchange": pid, "started": started, "scheduler": self.scheduler.name,
+            "folder": str(self.files.folder),
         }  # fmt: skip
 
     def _record(self, ours: dict[str, Any]) -> None:

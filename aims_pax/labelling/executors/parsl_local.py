@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
@@ -39,6 +39,7 @@ from aims_pax.labelling.executors.base import WorkerDied
 T = TypeVar("T")
 
 LABEL = "labels"
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 ANSWER = 30.0  # s in which the interchange must answer
 LOST_NODE, LOST_WORKER = 0.1, 0.5  # cost of `WorkerDied`: a lost node is rarely the fault of the task
 
@@ -245,9 +246,12 @@ def pool_command() -> str:
     return DEFAULT_LAUNCH_CMD.replace("process_worker_pool.py", f"{python} -m {module}", 1)
 
 
-def worker_init(folder: Path | None) -> str:
-    """Shell lines that set one thread per worker: there is one worker per core, and forked OpenMP threads deadlock."""
-    lines = [f"export {name}=1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")]
+def worker_init(folder: Path | None, chosen: Collection[str] = ()) -> str:
+    """Shell lines that set one thread per worker: there is one worker per core, and forked OpenMP threads deadlock.
+
+    chosen: those of THREADS that the user has set.
+    """
+    lines = [f"export {name}=1" for name in THREADS if name not in chosen]
     if folder is not None:
         lines.append(f"cd {shlex.quote(str(folder))}")
     return "\n".join(lines)

@@ -320,7 +320,7 @@ def _check_end(text: str, code: int, folder: Path, launch: str) -> None:
     """Raise the error that the exit code and the end of aims.out mean, before any number is read."""
     if code in (126, 127):
         raise SetupError(
-            f"CLUSTER.launch_str: {launch!r} cannot be run: {_tail(folder) or f'exit code {code}'}"
+            f"CLUSTER.launch_str: {launch!r} cannot be run: {_tail(folder) or f'exit code {code}'}{_where(launch)}"
         )
     if code != 0 and (found := CANNOT_RUN.search(_read(folder / "aims.err"))):
         raise SetupError(f"CLUSTER.launch_str: {launch!r} cannot be run: {found[0]}")
@@ -341,6 +341,14 @@ def _check_end(text: str, code: int, folder: Path, launch: str) -> None:
         if not text.strip():
             raise Crashed(f"no output: {_tail(folder) or 'nothing on standard error either'}")
         raise Truncated(f"aims.out ends early: {_tail(folder, text)}")
+
+
+def _where(launch: str) -> str:
+    """Where a command with a relative path runs, which may be why it is not found."""
+    relative = any(
+        "/" in word and word[0] not in "/~$-" for word in re.split(r"[\s;&|<>()'\"=]+", launch) if word
+    )
+    return "; it runs in the folder of each calculation, so write paths in full" if relative else ""
 
 
 def _read(path: Path) -> str:

@@ -1,5 +1,6 @@
 """What a run refuses before its first label, `check` refuses too, in the same words."""
 
+import shutil
 import sys
 from dataclasses import replace
 
@@ -11,9 +12,11 @@ from aims_pax.commands.check import readiness, trial_labels
 from aims_pax.commands.check.project import checked_settings
 from aims_pax.errors import AimsPaxError, SettingsError
 from aims_pax.frames import Frame
+from aims_pax.report.tolerant_readers import snapshot
 from tests import worlds
 from tests.models.mace.tiny import ensemble
 from tests.projects import command, write_project
+from tests.worlds import water
 
 GIVEN = {"INITIAL_DATASET_GENERATION": None}
 
@@ -185,6 +188,43 @@ def test_a_begun_folder_with_settings_that_the_run_refuses(begun, changes, mace,
     assert (begun / "restart" / "settings.json").read_bytes() == before
     write_project(begun, {"ACTIVE_LEARNING": {"max_MD_steps": 10}})
     assert check(begun) is None
+
+
+@pytest.mark.parametrize(
+    ("names", "trajectories", "said"),
+    [
+        (["h2o"], 3, "geometry water: trajectories of it have started, so it cannot be removed or renamed"),
+        (
+            ["alpha", "water"],
+            3,
+            "3 of the 3 have started with other geometries than alpha; raise it to 4 or more",
+        ),
+        (
+            ["alpha", "water", "zeta"],
+            4,
+            "3 of the 4 have started with other geometries than alpha, zeta; raise it",
+        ),
+        (["alpha", "water", "zeta"], 5, None),
+    ],
+)
+def test_geometries_are_added_to_a_begun_folder_and_never_taken_from_its_trajectories(
+    begun, tmp_path, names, trajectories, said
+):
+    folder = tmp_path / "run"
+    shutil.copytree(begun, folder)
+    shutil.rmtree(folder / "geometries")
+    changes = {"ACTIVE_LEARNING": {"max_MD_steps": 20, "num_trajectories": trajectories}}
+    write_project(folder, changes, systems={name: water() for name in names})
+    refusal = check(folder)
+    assert (refusal is None) == (said is None), refusal
+    done = command(folder=folder, timeout=120)
+    assert done.returncode == (0 if said is None else 1), done.stderr
+    if said is not None:
+        assert said in refusal
+        assert said in done.stderr
+        return
+    systems = [t["system"] for t in snapshot(folder / "restart" / "explore")[0]["trajectories"]]
+    assert systems == ["water", "water", "water", "alpha", "zeta"]
 
 
 def test_a_folder_in_order_stays_untouched(tmp_path):

@@ -1,6 +1,7 @@
 """What `aims-PAX check` tries at its end, and what it says then."""
 
 import shutil
+from types import SimpleNamespace
 
 import pytest
 
@@ -107,6 +108,7 @@ def test_a_gpu_that_is_not_there_is_a_warning_and_an_error_when_tried(tmp_path, 
 )
 def test_programs_of_fhi_aims_that_are_not_there_are_named(tmp_path, launch, missing):
     class Fake:
+        folder = tmp_path
         cluster = type(
             "C", (), {"type": "local", "scheduler": None, "launch_str": launch.format(sh=shutil.which("sh"))}
         )
@@ -114,6 +116,27 @@ def test_programs_of_fhi_aims_that_are_not_there_are_named(tmp_path, launch, mis
 
     found = [line.split()[1] for line in trial_labels._programs(Fake)]
     assert [m for m in found if m != "mpirun"] == missing
+
+
+@pytest.mark.parametrize("scheduler", [None, object()])
+@pytest.mark.parametrize(
+    ("launch", "named"),
+    [
+        ("sh ./aims.x", ["./aims.x"]),
+        ("sh run.sh > aims.out", ["run.sh"]),
+        ("A=1 sh bin/aims.x < control.in | tee aims.out", ["bin/aims.x"]),
+        ("sh {folder}/run.sh", []),
+    ],
+)
+def test_files_beside_the_settings_are_not_in_the_folder_of_a_calculation(tmp_path, launch, named, scheduler):
+    (tmp_path / "bin").mkdir()
+    for name in ("aims.x", "run.sh", "bin/aims.x", "control.in", "aims.out"):
+        (tmp_path / name).write_text("exit 0\n")
+    given = SimpleNamespace(scheduler=scheduler, launch_str=launch.format(folder=tmp_path))
+    fake = SimpleNamespace(folder=tmp_path, cluster=given, reference=SimpleNamespace(type="aims"))
+    said = [line for line in trial_labels._programs(fake) if "will not be found" in line]
+    assert [line.split()[1] for line in said] == named
+    assert all(line.endswith(f"write {tmp_path / name}") for line, name in zip(said, named, strict=True))
 
 
 def test_check_ends_with_its_verdict(tmp_path):

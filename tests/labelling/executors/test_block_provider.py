@@ -76,7 +76,7 @@ def test_a_block_is_a_script_that_only_its_user_can_read_and_the_driver_expects_
     assert script.name == "p.0c0ffee0.1"
     assert script.stat().st_mode & 0o077 == 0, "it holds the key"
     text = script.read_text()
-    assert f"\ncd /there\n{KEY}=secret exec " in text
+    assert f"\ncd /there\n\n{KEY}=secret exec " in text
     assert f"block_program {files.folder} p.0c0ffee0.1 4 " in text
     driver = files.driver(files.probe("b"))
     assert (driver.token, driver.pools) == ("0c0ffee0", {"p.0c0ffee0.1": ["--port", "7", "--logdir=/a b"]})

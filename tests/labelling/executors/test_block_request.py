@@ -1,6 +1,7 @@
 """What a block is asked for, and its job script."""
 
 import math
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -31,8 +32,15 @@ def test_the_users_header_is_kept_and_what_must_be_ours_is_ours():
     assert "#SBATCH --partition=fast --mem=3G" in lines
     assert not [line for line in lines if "mine" in line or "o.txt" in line or line.endswith("--requeue")]
     end = lines.index("module load x")
-    assert lines[end + 1 : end + 3] == ["export AIMS_PAX_BLOCK_END=$(( $(date +%s) + 5400 ))", "prepare"]
+    assert lines[end + 2 : end + 4] == ["export AIMS_PAX_BLOCK_END=$(( $(date +%s) + 5400 ))", "prepare"]
     assert lines[-1] == "pool"
+
+
+def test_a_backslash_at_the_end_of_the_users_text_does_not_swallow_our_commands():
+    text = job_script(Blocks(SLURM, "#SBATCH -t 5\nmodule load x \\\n"), "p.1", PATH, "export A=1 \\", "pool")
+    script = f"module() {{ echo $@; }}\npool() {{ echo $A; }}\n{text}"
+    said = subprocess.run(["bash"], input=script, capture_output=True, text=True, check=True)
+    assert said.stdout == "load x\n1\n"
 
 
 def test_paths_and_values_are_quoted_as_sbatch_reads_them():

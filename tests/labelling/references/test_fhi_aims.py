@@ -220,6 +220,10 @@ def test_what_every_calculation_lacks_stops_the_run(reference, tmp_path):
         replace(reference(), species_dir=tmp_path / "nowhere").check()
     with pytest.raises(SetupError, match=r"cannot be run.*no_such_aims"):
         replace(reference(), launch="/no_such_aims.x").label(worlds.water())
+    with pytest.raises(
+        SetupError, match=r"cannot be run.*it runs in the folder of each calculation, so write paths"
+    ):
+        replace(reference(), launch="bin/no_such_aims.x").label(worlds.water())
     with pytest.raises(SetupError, match="cannot be run"):
         reference(fault="missing").label(worlds.water())
 
