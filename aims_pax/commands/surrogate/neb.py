@@ -31,8 +31,7 @@ from aims_pax.labelled_data import structure_text
 from aims_pax.models.gp.gp_calculator import GPRCalculator
 from aims_pax.models.gp.process import GaussianProcess
 from aims_pax.record.files import write_text
-from aims_pax.settings.surrogate_search import NebSettings, read_surrogate_search
-from aims_pax.systems import read_frame
+from aims_pax.settings.surrogate_search import NebSettings, read_surrogate_search, with_structures
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -65,8 +64,7 @@ class Band:
 
 def read_neb(config: Path) -> tuple[Any, Frame, Frame]:
     """Settings and the two ends. Raises SettingsError."""
-    search = read_surrogate_search(config, "neb")
-    first, last = (read_frame(Path(name).expanduser()) for name in (search.keys.initial, search.keys.final))
+    search, (first, last) = with_structures(read_surrogate_search(config, "neb"), "initial", "final")
     same_atoms(first, last)
     last = nearest_images(first, last)
     if first.fixed is not None and (abs(last.positions - first.positions)[first.fixed] > 1e-4).any():

@@ -22,8 +22,7 @@ from aims_pax.frames import Array, Frame
 from aims_pax.labelled_data import structure_text
 from aims_pax.models.gp.process import GaussianProcess
 from aims_pax.record.files import append_text, write_text
-from aims_pax.settings.surrogate_search import SurrogateMDSettings, read_surrogate_search
-from aims_pax.systems import read_frame
+from aims_pax.settings.surrogate_search import SurrogateMDSettings, read_surrogate_search, with_structures
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -46,8 +45,8 @@ class SurrogateMotion:
 
 def read_surrogate_md(config: Path) -> tuple[Any, Frame]:
     """Settings and structure. Raises SettingsError."""
-    search = read_surrogate_search(config, "md")
-    return search, read_frame(Path(search.keys.structure).expanduser())
+    search, (frame,) = with_structures(read_surrogate_search(config, "md"), "structure")
+    return search, frame
 
 
 def surrogate_md(config: Path, console: Console) -> None:
