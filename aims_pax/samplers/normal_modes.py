@@ -205,10 +205,12 @@ def displacements(
     amplitudes: str = "gaussian",
     time_step: float = 100.0,
     only: Integers | None = None,
+    made_before: int | None = None,
 ) -> Iterator[Array]:
     """n displacements (N, 3) Å. time_step: fs, for `time`. only: coordinates that move, all by default.
 
-    The same `rng` gives bit-identical displacements.
+    made_before: number of earlier ones, which `time` and `scan` continue (`scan` by halving its steps); None: there
+    will be these n only. The same `rng` gives bit-identical displacements.
     """
     if amplitudes not in AMPLITUDES:
         raise ValueError(f"amplitudes {amplitudes!r}: expected one of {', '.join(AMPLITUDES)}")
@@ -225,9 +227,10 @@ def displacements(
             xi = rng.uniform(-1, 1, (len(frames), len(k)))
         else:  # ξ(q) real: a standing wave √2·Re, the real part of the sum over q and −q
             if amplitudes == "time":
-                xi = np.cos(2e-3 * np.pi * modes.frequencies[k] * time_step * frames[:, None])
+                t = time_step * (frames + (made_before or 0))  # fs
+                xi = np.cos(2e-3 * np.pi * modes.frequencies[k] * t[:, None])
             else:
-                xi = np.repeat(np.linspace(-1, 1, n)[frames][:, None] if n > 1 else [[1.0]], len(k), 1)
+                xi = np.repeat(_scan(frames, n, made_before)[:, None], len(k), 1)
             xi = xi * np.where(first, np.where(_paired(modes.partner, k), np.sqrt(2), 1.0), 0.0)
         yield from (xi @ B).reshape(-1, len(modes.frame), 3)
 
@@ -299,6 +302,17 @@ def _internal(frame: Frame) -> Array:
     directions, lengths, _ = np.linalg.svd(whole)
     rank = int((lengths > 1e-6 * lengths[0]).sum())  # 5 for a linear molecule
     return np.asarray(directions[:, rank:], float)
+
+
+def _scan(frames: Integers, n: int, made_before: int | None) -> Array:
+    """ξ of some of n frames in equal steps; after others, ever new ones: 1, −1, 0, −½, ½, −¾, −¼, ¼, ¾, …"""
+    if made_before is None:
+        return np.linspace(-1, 1, n)[frames] if n > 1 else np.ones(len(frames))
+    k = frames + made_before
+    number = np.maximum(k - 1, 1)  # from 1, without the two ends
+    level = 2 ** np.floor(np.log2(number))
+    between = -1 + (2 * (number - level) + 1) / level
+    return np.select([k == 0, k == 1], [1.0, -1.0], between)
 
 
 def _paired(partner: NDArray[np.bool_], k: Integers) -> NDArray[np.bool_]:
