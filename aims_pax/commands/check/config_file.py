@@ -137,7 +137,7 @@ def _augment(path: Path, document: Document) -> FoundFile:
     with _noting(found, "data", "output"):
         augment.check_augmented_output(source, target)
     with _noting(found, "data", "input"):
-        systems = augment.read_starting_structures(source)
+        systems = augment.read_starting_structures(source, settings.config.cell_sigma is not None)
         found.systems = tuple(System(f"structure {k}", one.frame) for k, one in enumerate(systems))
         found.warnings += augment.notes_of(systems)
     _put(found, ("model", "calculator"), settings.model.calculator)
@@ -169,10 +169,9 @@ def _training_set(path: Path, document: Document) -> FoundFile:
         if name in ("md_sampling", "quasi_harmonic"):
             place = (*((name,) if section.crystal is not None else ()), "crystal")
             written = str(settings.of(section, "crystal"))
-            if written not in crystals:
-                with _noting(found, *place):
-                    ensemble = section.md_crystal.ensemble if name == "md_sampling" else "NVT"
-                    crystal = read_crystal(Path(written), ensemble)
+            with _noting(found, *place):
+                crystal = read_crystal(Path(written), section.cell_change)
+                if written not in crystals:
                     crystals[written] = place, crystal.frame
                     found.warnings += crystal.notes
     delta = settings.delta_learning

@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +54,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 log = logging.getLogger(__name__)
+
+FIXED = "fixed_components"  # (N, 3) of the cell whose force constants are stored, if it has any
 
 
 def training_set(config: Path, console: Console) -> None:
@@ -102,13 +105,21 @@ def _made(store: Hdf5, key: str, basis: Basis) -> bool:
     return True
 
 
+def _crystal(shop: TrainingSetContext, section: MDSampling | FreeEnergy) -> Frame:
+    """The structure of a step; what of its file has no effect is logged."""
+    system = read_crystal(shop.folder / str(shop.of(section, "crystal")), section.cell_change)
+    for note in system.notes:
+        log.warning("%s", note)
+    return system.frame
+
+
 # ---------------------------------------------------------------- molecular dynamics
 
 
 def md_sampling(shop: TrainingSetContext, section: MDSampling) -> None:
     """Frames of a trajectory in a supercell, after equilibration, and their finite clusters."""
     store, named = shop.store(section), shop.calculator("md_sampling", section)
-    crystal = read_crystal(shop.folder / str(shop.of(section, "crystal")), section.md_crystal.ensemble).frame
+    crystal = _crystal(shop, section)
     basis = shop.basis("md_sampling", section, named, crystal=crystal.id)
     if _made(store, section.root_key, basis):
         return
@@ -162,7 +173,7 @@ def md_sampling(shop: TrainingSetContext, section: MDSampling) -> None:
 def quasi_harmonic(shop: TrainingSetContext, section: FreeEnergy) -> None:
     """The relaxed crystal, at its equilibrium volume if requested, and its force constants."""
     store, named = shop.store(section), shop.calculator("quasi_harmonic", section)
-    crystal = read_crystal(shop.folder / str(shop.of(section, "crystal"))).frame
+    crystal = _crystal(shop, section)
     basis = shop.basis("quasi_harmonic", section, named, crystal=crystal.id)
     if _made(store, section.root_key, basis):
         return
@@ -195,6 +206,8 @@ def quasi_harmonic(shop: TrainingSetContext, section: FreeEnergy) -> None:
     where = section.force_constants_key.removeprefix(f"{section.root_key}/")
     groups[where] = {hdf5.CONSTANTS: constants.values, hdf5.MATRIX: constants.matrix}
     groups[f"{where}/primitive"] = hdf5.structure_arrays([constants.frame])
+    if constants.frame.fixed is not None:
+        groups[f"{where}/primitive"][FIXED] = constants.frame.fixed
     groups[f"{where}/supercell"] = hdf5.structure_arrays([constants.supercell])
     store.write(section.root_key, basis.digest, groups, attributes)
     log.info("quasi_harmonic: force constants in %s:%s", store.path.name, section.force_constants_key)
@@ -202,8 +215,9 @@ def quasi_harmonic(shop: TrainingSetContext, section: FreeEnergy) -> None:
 
 def read_force_constants(store: Hdf5, key: str) -> ForceConstants:
     """Force constants that a step has written. Raises RestartError when there are none."""
-    arrays = store.read(key)
-    frame, supercell = (hdf5.frames_of(store.read(f"{key}/{part}"))[0] for part in ("primitive", "supercell"))
+    arrays, primitive = store.read(key), store.read(f"{key}/primitive")
+    frame = replace(hdf5.frames_of(primitive)[0], fixed=primitive.get(FIXED))
+    supercell = hdf5.frames_of(store.read(f"{key}/supercell"))[0]
     if hdf5.CONSTANTS not in arrays:
         raise RestartError(f"{store.path}: {key} has no force constants")
     return ForceConstants(frame, arrays[hdf5.MATRIX], supercell, arrays[hdf5.CONSTANTS])

@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 import yaml
 from ase.build import bulk, graphene
+from ase.constraints import FixAtoms
 from rich.console import Console
 
 from aims_pax.commands.training_set import dynamics
 from aims_pax.commands.training_set import workflow as story
 from aims_pax.engine.interrupts import RunInterrupted
-from aims_pax.errors import RestartError, SetupError
+from aims_pax.errors import RestartError, SettingsError, SetupError
 from aims_pax.frames import Frame
 from aims_pax.record.hdf5 import Hdf5, frames_of
 from aims_pax.sampler import SamplingError
@@ -286,3 +287,40 @@ def test_the_example_runs(tmp_path, monkeypatch):
     Path("config.yaml").write_text(yaml.safe_dump(config))
     story.training_set(Path("config.yaml"), Console(file=io.StringIO()))
     assert Hdf5(Path("training_set.hdf5")).has("training/phonon_sampling/finite_subsystems/n=4")
+
+
+HELD = "".join(
+    f"lattice_vector {v}\n    constrain_relaxation .true.\n" for v in ("5.2 0 0", "0 5.2 0", "0 0 5.2")
+) + "".join(f"atom_frac {x} Ar\n" for x in ("0 0 0", ".5 .5 0", ".5 0 .5", "0 .5 .5"))
+ONLY_ATOMS = {"thermal_expansion": False, "relax_input_cell": "only_atoms", "supercell_radius": 7.0}
+
+
+@pytest.mark.parametrize(
+    ("keys", "what"),
+    [
+        ({"relax_input_cell": "full", "thermal_expansion": False}, "relax_input_cell: full would"),
+        ({"thermal_expansion": True}, "thermal_expansion: True would"),
+    ],
+)
+def test_a_cell_that_the_file_fixes_is_not_relaxed(project, keys, what):
+    """NPT refused it; the relaxation of the cell changed it without a word."""
+    Path("crystal.in").write_text(HELD)
+    own = {"md_sampling": None, "phonon_sampling": None, "crystal": "crystal.in"}
+    with pytest.raises(
+        SettingsError, match=rf"crystal: constrain_relaxation .* which {what} change; set only"
+    ):
+        project(**own, quasi_harmonic=ONLY_ATOMS | keys)
+    project(**own, quasi_harmonic=ONLY_ATOMS)
+
+
+def test_fixed_atoms_stay_where_phonons_are_sampled(project):
+    """The HDF5 file lost the constraints between the two steps, and fixed atoms were displaced."""
+    crystal = ase.io.read("crystal.xyz")
+    crystal.set_constraint(FixAtoms([0]))
+    ase.io.write("crystal.xyz", crystal, format="extxyz")
+    project(md_sampling=None, quasi_harmonic=ONLY_ATOMS)
+    frames = ase.io.read("frames/phonon_sampling.xyz", ":")
+    fixed = frames[0].constraints[0].index
+    assert len(fixed) == len(frames[0]) // 4
+    moved = np.ptp([atoms.positions for atoms in frames], axis=0).max(1) > 1e-6
+    assert np.flatnonzero(~moved).tolist() == fixed.tolist()
