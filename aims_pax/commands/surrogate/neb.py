@@ -44,6 +44,7 @@ STEPS = 60  # of the band on one process
 MAX_STEP = 0.1  # Å, of an atom in one step of the band
 SAME = 0.05  # Å: ends whose atoms differ by less are one structure
 NEAR = 0.05  # Å: the highest image is known if no atom is farther from where it is in a labelled structure
+AT_REST = 2.0  # an end whose force is more than so many times fmax is no minimum
 LARGE = 3.0  # an image that deviates so many times more than allowed is labelled before the highest one
 
 
@@ -108,6 +109,13 @@ def _search(keys: NebSettings, first: Frame, last: Frame, known: Observations) -
     if positions is None:
         positions = interpolated(first, last, keys.images)
     ends = [known.label(frame, {"path": positions}, 0) for frame in (first, last)]
+    for name, end in zip(("initial", "final"), ends, strict=True):
+        if (force := largest_force(end.frame, end.label.forces)) > AT_REST * keys.fmax:
+            log.warning(
+                "%s: a force of %.3f eV/Å: not a minimum, so that energies of the path are not barriers of a reaction; "
+                "relax it first (aims-PAX relax)",
+                name, force,
+            )  # fmt: skip
     if len(known.data) == 2:
         known.label(first.moved(positions[keys.images // 2 + 1]), {"path": positions}, 0)
     if (barrier := _barrier_found(keys, known)) is not None:
@@ -261,11 +269,18 @@ def _write(
         "largest_deviation_eV_per_A": float(band.deviation.max()),
     }
     if top is not None:
+        heights = {0: zero, band.highest: top.label.energy, len(band.positions) - 1: ends[1].label.energy}
+        saddle = max(heights, key=lambda k: heights[k])
         result |= {
-            "barrier_eV": top.label.energy - zero,
+            "barrier_eV": heights[saddle] - zero,
             "force_at_saddle_eV_per_A": force_at(keys, band, band.highest, top),
-            "saddle_image": band.highest,
+            "saddle_image": saddle,
         }
+        if saddle != band.highest:
+            log.warning(
+                "no structure between the ends is higher than %s: there is no saddle point between them",
+                "final" if saddle else "initial",
+            )
         log.info(
             "converged: barrier %.4f eV after %d reference calculations",
             result["barrier_eV"],
