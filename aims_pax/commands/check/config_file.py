@@ -19,6 +19,7 @@ from aims_pax.settings.augment import SECTIONS, CallSpec, read_augment
 from aims_pax.settings.bundled_models import missing_packages, unsuitable_structures
 from aims_pax.settings.callables import odd_arguments, unknown_models, wrong_callables
 from aims_pax.settings.fields import Section
+from aims_pax.settings.geometry_rules import notes_of_crystal
 from aims_pax.settings.sample import SampleSettings, read_sample
 from aims_pax.settings.sampler_list import calls, models, potentials, samplers_as_written
 from aims_pax.settings.samplers import NAME, SamplerSettings
@@ -173,7 +174,7 @@ def _training_set(path: Path, document: Document) -> FoundFile:
                 crystal = read_crystal(Path(written), section.cell_change)
                 if written not in crystals:
                     crystals[written] = place, crystal.frame
-                    found.warnings += crystal.notes
+                    found.warnings += notes_of_crystal(crystal)
     delta = settings.delta_learning
     if delta is not None:
         for key in ("target", "baseline"):

@@ -34,15 +34,15 @@ from aims_pax.record.lock import Lock
 from aims_pax.record.log import to_console
 from aims_pax.record.provenance import changes, provenance_refusal
 from aims_pax.sampler import SamplingError
-from aims_pax.samplers.clusters import Rule, choose_clusters
+from aims_pax.samplers.clusters import Cluster, Rule, choose_clusters
 from aims_pax.samplers.force_constants import ONE, ForceConstants, force_constants
 from aims_pax.samplers.normal_modes import Window, modes, small_vibrations, trajectory
 from aims_pax.samplers.quasi_harmonic import equilibrium
 from aims_pax.samplers.relax import relax
 from aims_pax.samplers.supercell import least_volume, repeated
+from aims_pax.settings.geometry_rules import notes_of_crystal
 from aims_pax.settings.training_set import (
     STEPS,
-    FiniteSubsystemFilter,
     FreeEnergy,
     MDSampling,
     PhononSampling,
@@ -108,7 +108,7 @@ def _made(store: Hdf5, key: str, basis: Basis) -> bool:
 def _crystal(shop: TrainingSetContext, section: MDSampling | FreeEnergy) -> Frame:
     """The structure of a step; what of its file has no effect is logged."""
     system = read_crystal(shop.folder / str(shop.of(section, "crystal")), section.cell_change)
-    for note in system.notes:
+    for note in notes_of_crystal(system):
         log.warning("%s", note)
     return system.frame
 
@@ -133,6 +133,7 @@ def md_sampling(shop: TrainingSetContext, section: MDSampling) -> None:
     log.info(
         "md_sampling: %s, %d atoms, %s at %g K", frame.formula, len(frame), md.ensemble, section.temperature_K
     )
+    clusters = _clusters(section, frame)  # what refuses them is said before the dynamics
     work = shop.work_dir(section)
     saved = work / f".{section.root_key.replace('/', '.')}.md.npy"
     states = crystal_dynamics(
@@ -151,17 +152,7 @@ def md_sampling(shop: TrainingSetContext, section: MDSampling) -> None:
     write_labelled(work / "md_sampling.xyz", frames, labels, {"sampler": "md"})
     groups: dict[str, Any] = {"": {}, "trajectory": arrays}
     attributes: dict[str, Any] = {"": {"supercell_matrix": matrix, **basis.attributes}}
-    if section.finite_subsystems:
-        _add_clusters(
-            shop,
-            section.finite_subsystem_filter,
-            frame,
-            frames,
-            named,
-            work / "md_sampling",
-            groups,
-            attributes,
-        )
+    _add_clusters(shop, section, clusters, frames, named, work / "md_sampling", groups, attributes)
     store.write(section.root_key, basis.digest, groups, attributes)
     saved.unlink(missing_ok=True)
     log.info("md_sampling: %d frames in %s:%s", len(frames), store.path.name, section.root_key)
@@ -250,6 +241,7 @@ def phonon_sampling(shop: TrainingSetContext, section: PhononSampling) -> None:
         chosen.frequencies.max(),
         len(chosen.frame),
     )
+    clusters = _clusters(section, chosen.frame)
     rng = seeds.rng("phonon_sampling", shop.settings.seed)
     made = list(
         trajectory(
@@ -282,9 +274,7 @@ def phonon_sampling(shop: TrainingSetContext, section: PhononSampling) -> None:
         },
     }
     attributes: dict[str, Any] = {"": basis.attributes, "modes": {"n_imaginary": len(chosen.imaginary)}}
-    if section.finite_subsystems:
-        filter_, stem = section.finite_subsystem_filter, work / "phonon_sampling"
-        _add_clusters(shop, filter_, chosen.frame, frames, named, stem, groups, attributes)
+    _add_clusters(shop, section, clusters, frames, named, work / "phonon_sampling", groups, attributes)
     store.write(section.root_key, basis.digest, groups, attributes)
     log.info("phonon_sampling: %d frames in %s:%s", len(frames), store.path.name, section.root_key)
 
@@ -292,10 +282,23 @@ def phonon_sampling(shop: TrainingSetContext, section: PhononSampling) -> None:
 # ---------------------------------------------------------------- finite clusters
 
 
+def _clusters(section: MDSampling | PhononSampling, reference: Frame) -> list[Cluster]:
+    """The clusters to cut out of every frame; none if they are switched off, or do not occur (a warning is logged).
+
+    Raises SamplingError for a crystal that has none, with the key to switch them off.
+    """
+    if not section.finite_subsystems:
+        return []
+    try:
+        return choose_clusters(reference, Rule(**section.finite_subsystem_filter.model_dump()))
+    except SamplingError as error:
+        raise SamplingError(f"{error} (finite_subsystems: False samples no finite clusters)") from error
+
+
 def _add_clusters(
     shop: TrainingSetContext,
-    asked: FiniteSubsystemFilter,
-    reference: Frame,
+    section: MDSampling | PhononSampling,
+    chosen: Sequence[Cluster],
     frames: Sequence[Frame],
     named: LoadedPotential,
     stem: Path,
@@ -303,10 +306,9 @@ def _add_clusters(
     attributes: dict[str, Any],
 ) -> None:
     """Groups `finite_subsystems/n=…` and extended XYZ files of the clusters; frames that reacted are left out."""
-    rule = Rule(**asked.model_dump())
-    chosen = choose_clusters(reference, rule)
     if not chosen:
-        return  # the crystal has no clusters of these sizes; a warning was logged
+        return
+    rule = section.finite_subsystem_filter.selection_rule
     whole, usable = [], []
     for k, frame in enumerate(frames):
         try:
@@ -324,7 +326,7 @@ def _add_clusters(
         path = f"finite_subsystems/{cluster.key}"
         groups[path] = hdf5.structure_arrays(cut, labels, named.features(cut))
         groups[path] |= {hdf5.MOLECULES: np.array(cluster.molecules), "frame": np.array(usable)}
-        attributes[path] = {"n_molecules": len(cluster.molecules), "selection_rule": asked.selection_rule}
+        attributes[path] = {"n_molecules": len(cluster.molecules), "selection_rule": rule}
         write_labelled(stem / f"{cluster.key}.xyz", cut, labels, {"cluster": cluster.key})
 
 

@@ -324,3 +324,23 @@ def test_fixed_atoms_stay_where_phonons_are_sampled(project):
     assert len(fixed) == len(frames[0]) // 4
     moved = np.ptp([atoms.positions for atoms in frames], axis=0).max(1) > 1e-6
     assert np.flatnonzero(~moved).tolist() == fixed.tolist()
+
+
+def test_what_has_no_clusters_is_said_before_the_dynamics_and_a_slab_has_no_supercell(project, monkeypatch):
+    """The error came when the whole dynamics was done, and that dynamics was lost."""
+    crystal = ase.io.read("crystal.xyz")
+    crystal.info["charge"] = 1
+    ase.io.write("charged.xyz", crystal, format="extxyz")
+    monkeypatch.setattr(story, "crystal_dynamics", None)
+    only = {"quasi_harmonic": None, "phonon_sampling": None}
+    with pytest.raises(
+        SamplingError, match=r"cannot be divided among its molecules \(finite_subsystems: False"
+    ):
+        project(crystal="charged.xyz", **only)
+    monkeypatch.undo()
+    monkeypatch.chdir(project.folder)
+    crystal.info.clear()
+    crystal.pbc, crystal.cell[2, 2] = (True, True, False), 20
+    ase.io.write("slab.xyz", crystal, format="extxyz")
+    said = project(crystal="slab.xyz", **only)
+    assert "slab is periodic in 2 of three directions: supercell_radius has no effect on it" in said
