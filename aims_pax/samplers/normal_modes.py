@@ -137,6 +137,7 @@ def modes(
     basis = _internal(constants.frame)
     parts: list[tuple[Any, ...]] = []
     imaginary = []
+    known: list[float] = []  # THz, of all modes
     for q in _half(S):
         self_conjugate = bool(np.allclose(2 * q, np.rint(2 * q)))
         turns = np.exp(2j * np.pi * (shifts @ q))  # (c,)
@@ -146,6 +147,7 @@ def modes(
                 "would not be periodic there; choose a mesh that divides the supercell"
             )
         f, e = _solved(constants.dynamical(q), basis, self_conjugate)
+        known += f.tolist()
         imaginary += [(tuple(q.tolist()), float(x)) for x in f if x < -REST]
         for branch in np.flatnonzero(window.takes(f)):
             wave = (turns[:, None] * e[:, branch]).reshape(-1, 3) / np.sqrt(len(shifts))
@@ -161,12 +163,20 @@ def modes(
             ", ".join(f"{x:g}" for x in worst[0]),
         )
     if not parts:
-        raise SamplingError(
-            f"{constants.frame.formula}: no mode is selected; widen freq_min_THz and freq_max_THz, or change "
-            "selected_modes"
-        )
+        raise SamplingError(f"{constants.frame.formula}: {_none_selected(np.array(known), bool(imaginary))}")
     f, v, q_points, b, partner = (np.array(x) for x in zip(*parts, strict=True))
     return Modes(frame, f, v, q_points, b, partner, tuple(imaginary))
+
+
+def _none_selected(frequencies: Array, imaginary: bool) -> str:
+    """Why no mode is selected, and what to do. frequencies: (K,) THz, of all modes."""
+    real = frequencies[frequencies > REST]
+    if len(real):
+        what = f"no mode is selected: its vibrations are at {real.min():.3g} to {real.max():.3g} THz"
+        return f"{what}; widen freq_min_THz and freq_max_THz, or change selected_modes"
+    if imaginary:
+        return "all its vibrations are imaginary: it is not at a minimum; relax it, or start from another structure"
+    return "it has no vibrations: no atom can move, or it is one atom; give a larger structure or supercell"
 
 
 def small_vibrations(modes: Modes, temperature: float) -> Modes:

@@ -94,3 +94,18 @@ def test_no_structure_of_time_and_scan_is_made_twice():
         if amplitudes == "scan":  # nine in equal steps
             along = np.sort(widths(samples))
             np.testing.assert_allclose(along / along[-1], np.linspace(-1, 1, 9), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("frame", "keys", "said"),
+    [
+        (crystal(1, 5.4), {"freq_max_THz": 0.2}, r"its vibrations are at .* THz; widen freq_min_THz"),
+        (crystal(1, 7.5), {"relaxed": False}, "all its vibrations are imaginary: it is not at a minimum"),
+        (cluster(1), {}, "it has no vibrations: no atom can move, or it is one atom"),
+    ],
+)
+def test_why_no_mode_is_selected_is_said(frame, keys, said):
+    """Widening the window was advised also where no frequency is real, or there is none."""
+    sampler = PhononSampler(LennardJones(smooth=True), 40, **keys)
+    with pytest.raises(SamplingError, match=said):
+        next(sampler.sample([System("one", frame)], 1, np.random.default_rng(0)))
