@@ -105,9 +105,10 @@ class _Dynamics:
         self._save()
         calls = len(known.data)
         write_text(
-            known.folder / "result.json", json.dumps({"steps": keys.steps, "reference_calls": calls}) + "\n"
+            known.folder / "result.json",
+            json.dumps({"steps": self.motion.step, "reference_calls": calls}) + "\n",
         )
-        log.info("done: %d steps with %d reference calculations", keys.steps, calls)
+        log.info("done: %d steps with %d reference calculations", self.motion.step, calls)
 
     def _first(self) -> list[Frame]:
         """The start and rattled copies of it: one structure alone, perhaps a symmetric one without forces, says
