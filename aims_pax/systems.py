@@ -43,10 +43,19 @@ class System:
 
     def refuses_constant_pressure(self) -> str | None:
         """Why its cell must not change, or None."""
-        return self.refuses_cell_change("NPT does not support", "use NVT") if self.frame.periodic else None
+        return self._holds_cell("NPT does not support", "use NVT") if self.frame.periodic else None
 
     def refuses_cell_change(self, what: str, instead: str) -> str | None:
-        """Why its cell must not change, or None. what: does not respect this; instead: what to do, for the message."""
+        """Why its cell must not change, or None: atoms in it are fixed, or it is itself.
+
+        what: would change it, and does not support this; instead: what to do. Both are parts of the message.
+        """
+        if self.frame.fixed is not None and self.frame.pbc.any():
+            why = f"{what}: they cannot stay in a cell that changes"
+            return f"{self.name} has fixed atoms, which {why}; {instead}, or free them"
+        return self._holds_cell(what, instead)
+
+    def _holds_cell(self, what: str, instead: str) -> str | None:
         if self.fixed_cell is None or not self.frame.pbc.any():
             return None
         return (

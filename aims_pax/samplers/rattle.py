@@ -11,7 +11,7 @@ from ase.units import kB
 from aims_pax.frames import Array, Frame
 from aims_pax.samplers.similarity import full_cell, mapping
 
-CELL_CHANGE = ("cell_sigma changes", "set it to null")  # for `System.refuses_cell_change`
+CELL_CHANGE = ("cell_sigma does not support", "set it to null")  # for `System.refuses_cell_change`
 STEEP = 1e-6  # eV/Å: a smaller force has no direction
 
 

@@ -273,7 +273,8 @@ class FreeEnergy(_Step):
         changing += ["thermal_expansion: True"] * self.thermal_expansion
         if not changing:
             return None
-        return f"{' and '.join(changing)} would change", "set only_atoms and thermal_expansion: False"
+        support = "do not support" if len(changing) > 1 else "does not support"
+        return f"{' and '.join(changing)} {support}", "set only_atoms and thermal_expansion: False"
 
     @property
     def force_constants_key(self) -> str:

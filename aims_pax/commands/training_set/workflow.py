@@ -168,6 +168,10 @@ def quasi_harmonic(shop: TrainingSetContext, section: FreeEnergy) -> None:
     basis = shop.basis("quasi_harmonic", section, named, crystal=crystal.id)
     if _made(store, section.root_key, basis):
         return
+    if section.thermal_expansion and not crystal.periodic:
+        raise SamplingError(
+            f"thermal_expansion: {crystal.formula} has no cell that could expand; set it to False"
+        )
     relaxed = relax(crystal, named.potential, section.relax_input_cell, section.fmax, check=shop.check)
     matrix = least_volume(relaxed.cell, section.supercell_radius) if relaxed.periodic else ONE
     labels = named.labels([relaxed], shop.check)

@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 import pytest
 import yaml
-from ase.build import bulk, graphene
+from ase.build import bulk, graphene, molecule
 from ase.constraints import FixAtoms
 from rich.console import Console
 
@@ -298,8 +298,8 @@ ONLY_ATOMS = {"thermal_expansion": False, "relax_input_cell": "only_atoms", "sup
 @pytest.mark.parametrize(
     ("keys", "what"),
     [
-        ({"relax_input_cell": "full", "thermal_expansion": False}, "relax_input_cell: full would"),
-        ({"thermal_expansion": True}, "thermal_expansion: True would"),
+        ({"relax_input_cell": "full", "thermal_expansion": False}, "relax_input_cell: full does"),
+        ({"thermal_expansion": True}, "thermal_expansion: True does"),
     ],
 )
 def test_a_cell_that_the_file_fixes_is_not_relaxed(project, keys, what):
@@ -307,10 +307,26 @@ def test_a_cell_that_the_file_fixes_is_not_relaxed(project, keys, what):
     Path("crystal.in").write_text(HELD)
     own = {"md_sampling": None, "phonon_sampling": None, "crystal": "crystal.in"}
     with pytest.raises(
-        SettingsError, match=rf"crystal: constrain_relaxation .* which {what} change; set only"
+        SettingsError, match=rf"crystal: constrain_relaxation .* which {what} not support; set only"
     ):
         project(**own, quasi_harmonic=ONLY_ATOMS | keys)
     project(**own, quasi_harmonic=ONLY_ATOMS)
+
+
+def test_atoms_are_not_fixed_in_a_cell_that_expands(project):
+    """Seven volumes were left out, and a larger supercell_radius was advised."""
+    crystal = ase.io.read("crystal.xyz")
+    crystal.set_constraint(FixAtoms([0]))
+    ase.io.write("crystal.xyz", crystal, format="extxyz")
+    with pytest.raises(
+        SettingsError, match=r"crystal has fixed atoms, which thermal_expansion: True does not supp"
+    ):
+        project(md_sampling=None, quasi_harmonic=ONLY_ATOMS | {"thermal_expansion": True})
+    ase.io.write("crystal.xyz", molecule("CH4"), format="extxyz")
+    with pytest.raises(
+        SamplingError, match="thermal_expansion: CH4 has no cell that could expand; set it to False"
+    ):
+        project(md_sampling=None, quasi_harmonic=ONLY_ATOMS | {"thermal_expansion": True})
 
 
 def test_fixed_atoms_stay_where_phonons_are_sampled(project):
