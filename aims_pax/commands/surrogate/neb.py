@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,7 @@ from aims_pax.labelled_data import structure_text
 from aims_pax.models.gp.gp_calculator import GPRCalculator
 from aims_pax.models.gp.process import GaussianProcess
 from aims_pax.record.files import write_text
+from aims_pax.samplers.similarity import MinimumImage
 from aims_pax.settings.surrogate_search import NebSettings, read_surrogate_search, with_structures
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ MAX_STEP = 0.1  # Å, of an atom in one step of the band
 SAME = 0.05  # Å: ends whose atoms differ by less are one structure
 NEAR = 0.05  # Å: the highest image is known if no atom is farther from where it is in a labelled structure
 AT_REST = 2.0  # an end whose force is more than so many times fmax is no minimum
+EXCHANGED = 0.4  # of the sum of squared displacements: more is not said to be a mistake in the numbers
 LARGE = 3.0  # an image that deviates so many times more than allowed is labelled before the highest one
 
 
@@ -74,7 +76,29 @@ def read_neb(config: Path) -> tuple[Any, Frame, Frame]:
         raise SettingsError(
             f"final: no atom is {SAME} Å or more from where it is in initial; give two different ends"
         )
-    return search, first, last
+    exchanged = exchanged_atoms(first, last)
+    return replace(search, warnings=(*search.warnings, *exchanged)), first, last
+
+
+def exchanged_atoms(first: Frame, last: Frame) -> list[str]:
+    """A warning if atoms of one element would move much less with their numbers exchanged, else nothing."""
+    from scipy.optimize import linear_sum_assignment
+
+    image, best = MinimumImage(first.cell, first.pbc), np.arange(len(first))
+    own = after = 0.0  # Å², sums of squares with the numbers as they are, and exchanged
+    for z in np.unique(first.numbers):
+        here = np.flatnonzero(first.numbers == z)
+        squares = image.lengths(last.positions[here] - first.positions[here][:, None]) ** 2
+        rows, columns = linear_sum_assignment(squares)
+        best[here[rows]] = here[columns]
+        own, after = own + squares.trace(), after + squares[rows, columns].sum()
+    if not after < EXCHANGED * own:
+        return []
+    named = ", ".join(str(k + 1) for k in np.flatnonzero(best != np.arange(len(first))))
+    return [
+        f"final: atoms {named} (counted from 1) are nearer to others of their element in initial than to themselves; "
+        "if they do not exchange places in this reaction, number them alike in both files"
+    ]
 
 
 def nearest_images(first: Frame, last: Frame) -> Frame:
