@@ -44,11 +44,24 @@ class System:
 
     def refuses_constant_pressure(self) -> str | None:
         """Why its cell must not change, or None."""
-        if self.fixed_cell is None or not self.frame.periodic:
+        return self._holds_cell("NPT does not support", "use NVT") if self.frame.periodic else None
+
+    def refuses_cell_change(self, what: str, instead: str) -> str | None:
+        """Why its cell must not change, or None: atoms in it are fixed, or it is itself.
+
+        what: would change it, and does not support this; instead: what to do. Both are parts of the message.
+        """
+        if self.frame.fixed is not None and self.frame.pbc.any():
+            why = f"{what}: they cannot stay in a cell that changes"
+            return f"{self.name} has fixed atoms, which {why}; {instead}, or free them"
+        return self._holds_cell(what, instead)
+
+    def _holds_cell(self, what: str, instead: str) -> str | None:
+        if self.fixed_cell is None or not self.frame.pbc.any():
             return None
         return (
-            f"{self.name}: constrain_relaxation after its lattice_vector lines fixes the cell, which NPT does not "
-            "support; use NVT, or remove these lines"
+            f"{self.name}: constrain_relaxation after its lattice_vector lines fixes the cell, which {what}; "
+            f"{instead}, or remove these lines"
         )
 
 
@@ -190,10 +203,15 @@ def check_structure(frame: Frame) -> None:
             raise SettingsError(f"{frame.formula}: {error}") from error
 
 
-def read_crystal(path: Path, ensemble: str = "NVT") -> System:
-    """The crystal of a file. Raises SettingsError for contents that calculators or this ensemble do not support."""
+def read_crystal(path: Path, cell_change: tuple[str, str] | None = None) -> System:
+    """The crystal of a file. cell_change: what changes its cell, and what to do instead (`refuses_cell_change`).
+
+    Raises SettingsError for contents that calculators do not support, and for a fixed cell that would change.
+    """
     system = read_system(path)
-    reason = of_aims_only(system.frame) or (system.refuses_constant_pressure() if ensemble == "NPT" else None)
+    reason = of_aims_only(system.frame) or (
+        None if cell_change is None else system.refuses_cell_change(*cell_change)
+    )
     if reason is not None:
         raise SettingsError(f"{path}: {reason}")
     return system

@@ -34,7 +34,7 @@ from aims_pax.record.log import to_console
 from aims_pax.record.provenance import changes, flat_settings, provenance_refusal
 from aims_pax.sampler import SamplingError
 from aims_pax.samplers.family_trees import Node, Tree, grow
-from aims_pax.samplers.rattle import Rattling
+from aims_pax.samplers.rattle import CELL_CHANGE, Rattling
 from aims_pax.samplers.similarity import MinimumImage
 from aims_pax.settings.augment import AugmentSettings, ConfigSettings, called, read_augment
 from aims_pax.settings.content_hashes import contents
@@ -68,7 +68,7 @@ def augment(config: Path, console: Console) -> None:
     settings = read_augment(config)
     source, target = Path(settings.data.input), Path(settings.data.output)
     check_augmented_output(source, target)
-    systems = read_starting_structures(source)
+    systems = read_starting_structures(source, settings.config.cell_sigma is not None)
     starts = [system.frame for system in systems]
     lock = Lock(target.with_name(f".{target.name}.lock"))
     watch = InterruptMonitor(remaining_walltime(None), lock.heartbeat)
@@ -137,11 +137,14 @@ class Counting:
 # ---------------------------------------------------------------- reading
 
 
-def read_starting_structures(path: Path) -> list[System]:
+def read_starting_structures(path: Path, cell_changes: bool = False) -> list[System]:
     """The structures of a file that ASE reads; `@` selects some. Raises SettingsError with file and reason."""
     try:
         systems = read_all(path)
-        for reason in filter(None, (of_aims_only(system.frame) for system in systems)):
+        reasons = [of_aims_only(system.frame) for system in systems]
+        if cell_changes:
+            reasons += [system.refuses_cell_change(*CELL_CHANGE) for system in systems]
+        for reason in filter(None, reasons):
             raise SettingsError(f"{path}: {reason}")
         return systems
     except SettingsError as error:

@@ -52,6 +52,12 @@ from aims_pax.systems import System
 log = logging.getLogger(__name__)
 
 PATIENCE = 200  # structures of a system and sampler removed in a row, after which SamplingError is raised
+OF_ATOMS = {  # fields of a frame that a sampler must not lose → in words
+    "moments": "initial moments",
+    "charges": "initial charges",
+    "fixed": "fixed atoms",
+    "masses": "masses of isotopes",
+}
 
 
 @dataclass(frozen=True)
@@ -213,8 +219,9 @@ def _differs(frame: Frame, start: Frame) -> str | None:
         return f"spin {frame.spin} instead of {start.spin}"
     if (frame.pbc != start.pbc).any():
         return f"pbc {frame.pbc.tolist()} instead of {start.pbc.tolist()}"
-    if frame.moments is None and start.moments is not None:
-        return "no initial moments"
+    for name, words in OF_ATOMS.items():
+        if getattr(frame, name) is None and getattr(start, name) is not None:
+            return f"no {words}"
     if frame.statements != start.statements:
         return f"the statements {list(frame.statements)} instead of {list(start.statements)}"
     return None

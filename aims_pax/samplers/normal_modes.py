@@ -137,6 +137,7 @@ def modes(
     basis = _internal(constants.frame)
     parts: list[tuple[Any, ...]] = []
     imaginary = []
+    known: list[float] = []  # THz, of all modes
     for q in _half(S):
         self_conjugate = bool(np.allclose(2 * q, np.rint(2 * q)))
         turns = np.exp(2j * np.pi * (shifts @ q))  # (c,)
@@ -146,6 +147,7 @@ def modes(
                 "would not be periodic there; choose a mesh that divides the supercell"
             )
         f, e = _solved(constants.dynamical(q), basis, self_conjugate)
+        known += f.tolist()
         imaginary += [(tuple(q.tolist()), float(x)) for x in f if x < -REST]
         for branch in np.flatnonzero(window.takes(f)):
             wave = (turns[:, None] * e[:, branch]).reshape(-1, 3) / np.sqrt(len(shifts))
@@ -161,12 +163,20 @@ def modes(
             ", ".join(f"{x:g}" for x in worst[0]),
         )
     if not parts:
-        raise SamplingError(
-            f"{constants.frame.formula}: no mode is selected; widen freq_min_THz and freq_max_THz, or change "
-            "selected_modes"
-        )
+        raise SamplingError(f"{constants.frame.formula}: {_none_selected(np.array(known), bool(imaginary))}")
     f, v, q_points, b, partner = (np.array(x) for x in zip(*parts, strict=True))
     return Modes(frame, f, v, q_points, b, partner, tuple(imaginary))
+
+
+def _none_selected(frequencies: Array, imaginary: bool) -> str:
+    """Why no mode is selected, and what to do. frequencies: (K,) THz, of all modes."""
+    real = frequencies[frequencies > REST]
+    if len(real):
+        what = f"no mode is selected: its vibrations are at {real.min():.3g} to {real.max():.3g} THz"
+        return f"{what}; widen freq_min_THz and freq_max_THz, or change selected_modes"
+    if imaginary:
+        return "all its vibrations are imaginary: it is not at a minimum; relax it, or start from another structure"
+    return "it has no vibrations: no atom can move, or it is one atom; give a larger structure or supercell"
 
 
 def small_vibrations(modes: Modes, temperature: float) -> Modes:
@@ -205,10 +215,12 @@ def displacements(
     amplitudes: str = "gaussian",
     time_step: float = 100.0,
     only: Integers | None = None,
+    made_before: int | None = None,
 ) -> Iterator[Array]:
     """n displacements (N, 3) Å. time_step: fs, for `time`. only: coordinates that move, all by default.
 
-    The same `rng` gives bit-identical displacements.
+    made_before: number of earlier ones, which `time` and `scan` continue (`scan` by halving its steps); None: there
+    will be these n only. The same `rng` gives bit-identical displacements.
     """
     if amplitudes not in AMPLITUDES:
         raise ValueError(f"amplitudes {amplitudes!r}: expected one of {', '.join(AMPLITUDES)}")
@@ -225,9 +237,10 @@ def displacements(
             xi = rng.uniform(-1, 1, (len(frames), len(k)))
         else:  # ξ(q) real: a standing wave √2·Re, the real part of the sum over q and −q
             if amplitudes == "time":
-                xi = np.cos(2e-3 * np.pi * modes.frequencies[k] * time_step * frames[:, None])
+                t = time_step * (frames + (made_before or 0))  # fs
+                xi = np.cos(2e-3 * np.pi * modes.frequencies[k] * t[:, None])
             else:
-                xi = np.repeat(np.linspace(-1, 1, n)[frames][:, None] if n > 1 else [[1.0]], len(k), 1)
+                xi = np.repeat(_scan(frames, n, made_before)[:, None], len(k), 1)
             xi = xi * np.where(first, np.where(_paired(modes.partner, k), np.sqrt(2), 1.0), 0.0)
         yield from (xi @ B).reshape(-1, len(modes.frame), 3)
 
@@ -299,6 +312,17 @@ def _internal(frame: Frame) -> Array:
     directions, lengths, _ = np.linalg.svd(whole)
     rank = int((lengths > 1e-6 * lengths[0]).sum())  # 5 for a linear molecule
     return np.asarray(directions[:, rank:], float)
+
+
+def _scan(frames: Integers, n: int, made_before: int | None) -> Array:
+    """ξ of some of n frames in equal steps; after others, ever new ones: 1, −1, 0, −½, ½, −¾, −¼, ¼, ¾, …"""
+    if made_before is None:
+        return np.linspace(-1, 1, n)[frames] if n > 1 else np.ones(len(frames))
+    k = frames + made_before
+    number = np.maximum(k - 1, 1)  # from 1, without the two ends
+    level = 2 ** np.floor(np.log2(number))
+    between = -1 + (2 * (number - level) + 1) / level
+    return np.select([k == 0, k == 1], [1.0, -1.0], between)
 
 
 def _paired(partner: NDArray[np.bool_], k: Integers) -> NDArray[np.bool_]:

@@ -11,6 +11,7 @@ from ase.units import kB
 from aims_pax.frames import Array, Frame
 from aims_pax.samplers.similarity import full_cell, mapping
 
+CELL_CHANGE = ("cell_sigma does not support", "set it to null")  # for `System.refuses_cell_change`
 STEEP = 1e-6  # eV/Å: a smaller force has no direction
 
 
@@ -115,7 +116,11 @@ def relaxed(frame: Frame, forces: Array, step: float) -> Frame:
 
 
 def _strained(start: Frame, rattling: Rattling, rng: np.random.Generator) -> Array:
-    """(3, 3) Å: the cell of `start` changed according to `cell_sigma_reading`; vectors of open directions stay."""
+    """(3, 3) Å: the cell of `start` changed according to `cell_sigma_reading`; vectors of open directions stay.
+
+    Slabs and wires stay in their plane or line: a slab that tilts has the same energy in vacuum, but not where the
+    reference expects its surface (a dipole correction along z, a field).
+    """
     s, C0 = rattling.cell_sigma or 0.0, start.cell
     noise = rng.standard_normal((3, 3))
     if rattling.cell_sigma_reading == "strain":
@@ -124,4 +129,8 @@ def _strained(start: Frame, rattling: Rattling, rng: np.random.Generator) -> Arr
         cell = C0 + s * noise
     else:
         cell = C0 + s * noise * np.linalg.norm(C0, axis=1)
-    return np.where(start.pbc[:, None], cell, C0)
+    if start.pbc.all():
+        return cell
+    periodic = C0[start.pbc]
+    within = np.linalg.pinv(periodic) @ periodic  # projects on the plane or line of the periodic vectors
+    return np.where(start.pbc[:, None], C0 + (cell - C0) @ within, C0)

@@ -198,7 +198,7 @@ def _temperatures(parts: Parts, samplers: Sequence[SamplerSettings], place: Plac
     ramps = [md.temperature for md in parts.md.values() if isinstance(md.temperature, tuple)]
     several = len({str(md.temperature) for md in parts.md.values()}) > 1
     for k, sampler in enumerate(samplers):
-        if getattr(sampler, "temperature", 0.0) is not None:
+        if not sampler.takes_temperature_of_md():
             continue
         if several and not sampler.temperature_by_system:
             text = "mandatory, as the geometries have different temperatures in MD. Temperature (K)"

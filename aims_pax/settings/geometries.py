@@ -19,7 +19,7 @@ from aims_pax.settings.calculator_conventions import charge_refusal, conventions
 from aims_pax.settings.callables import loaded
 from aims_pax.settings.control_in import Control, matching, pair_controls, read_control
 from aims_pax.settings.yaml_reader import Place
-from aims_pax.systems import System, geometry_paths, read_systems, system_of
+from aims_pax.systems import System, geometry_paths, read_system, read_systems, system_of
 
 if TYPE_CHECKING:
     from aims_pax.settings.settings import LabellingSettings
@@ -50,6 +50,28 @@ def found_geometries(settings: LabellingSettings) -> tuple[tuple[System, ...], l
         for system in systems:
             findings += _contradictions(settings, system, inputs.get(system.name))
     return systems, findings
+
+
+def read_geometry(settings: LabellingSettings, path: Path) -> System:
+    """The structure of a file that a command names itself, with its charge and spin in MISC.
+
+    Raises SettingsError naming the file or the key: for contradictions, and where MISC has a value for each geometry
+    but none for this one.
+    """
+    system = read_system(path)
+    values = electrons_of_misc(settings)
+    for key, value in values.items():
+        stated = getattr(system.frame, key) is not None
+        if isinstance(value, Mapping) and system.name not in value and not stated:
+            raise SettingsError(
+                f"MISC.{key}",
+                f"set for each geometry, but for none called {system.name} ({path}); add it, or write the "
+                f"{WORDS[key]} into this file",
+            )
+    system = replace(system, frame=with_settings(system.frame, system.name, values))
+    for place, text in _contradictions(settings, system, _inputs(settings, [system]).get(system.name)):
+        raise SettingsError(".".join(map(str, place)), text)
+    return system
 
 
 def with_settings(frame: Frame, name: str | None, values: Mapping[str, Any]) -> Frame:

@@ -67,6 +67,18 @@ def noteworthy(settings: Settings, systems: Sequence[System]) -> Iterator[tuple[
             )
 
 
+def notes_of_crystal(system: System) -> list[str]:
+    """Contents of the crystal of `aims-PAX training-set` that have no effect, and what has none on it."""
+    pbc = system.frame.pbc
+    if pbc.all() or not pbc.any():
+        return [*system.notes]
+    return [
+        *system.notes,
+        f"{system.name} is periodic in {pbc.sum()} of three directions: supercell_radius has no effect on it; write a "
+        "file with a cell that is large enough",
+    ]
+
+
 def _zero_of_energy(settings: Settings, system: System) -> str:
     """What an isolated atom is good for among the geometries of a MACE model; "" for other structures."""
     if system.frame.pbc.any() or not settings.model.is_mace:

@@ -271,6 +271,10 @@ class SamplerSettings(Section):
         """The keys that override the section MD in its molecular dynamics; None: it does none with this section."""
         return None
 
+    def takes_temperature_of_md(self) -> bool:
+        """Whether it needs a temperature and has none of its own."""
+        return getattr(self, "temperature", 0.0) is None
+
     def problems(self, folder: Path) -> Iterator[tuple[str, str]]:
         """(key, what is wrong) for keys that contradict each other, and for files that are not in the folder."""
         return iter(())

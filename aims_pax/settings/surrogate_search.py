@@ -19,8 +19,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from aims_pax.errors import SettingsError
+from aims_pax.frames import Frame
 from aims_pax.settings import cross_checks
 from aims_pax.settings.fields import Flag, Real, Section, Text, Whole, key
+from aims_pax.settings.geometries import read_geometry
 from aims_pax.settings.messages import in_words
 from aims_pax.settings.read import read_sections, unsupported
 from aims_pax.settings.reference_settings import GENERAL, USED, read_reference_settings
@@ -123,6 +125,14 @@ def read_surrogate_search(path: Path, command: str) -> SurrogateSearch:
         ) from error
     oddities = tuple(str(document.problem((name,), text)) for name, text in keys.oddities())
     return SurrogateSearch(keys, _reference(document, path), oddities)
+
+
+def with_structures(search: SurrogateSearch, *names: str) -> tuple[SurrogateSearch, list[Frame]]:
+    """The structures of the files that these keys name, with charge and spin as in a run (MISC, or the file); what of
+    the files has no effect is added to the warnings. Raises SettingsError."""
+    systems = [read_geometry(search.reference, Path(getattr(search.keys, n)).expanduser()) for n in names]
+    notes = dict.fromkeys(note for system in systems for note in system.notes)
+    return replace(search, warnings=(*search.warnings, *notes)), [system.frame for system in systems]
 
 
 def search_of(document: Document) -> str | None:

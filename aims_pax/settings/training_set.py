@@ -229,6 +229,11 @@ class MDSampling(_Step):
     )
     root_key: Text = key("training/md_sampling", "Group of the HDF5 file.")
 
+    @property
+    def cell_change(self) -> tuple[str, str] | None:
+        """What changes the cell, and what to do instead; for `read_crystal`."""
+        return ("NPT does not support", "use NVT") if self.md_crystal.ensemble == "NPT" else None
+
     def oddities(self) -> Iterator[tuple[str, str]]:
         """Also the pressure of NVT, and clusters that are not cut out."""
         yield from super().oddities()
@@ -259,6 +264,17 @@ class FreeEnergy(_Step):
         yield from super().oddities()
         if not self.thermal_expansion:
             yield from self.unused("temperature_K pressure_GPa", "thermal_expansion is False")
+
+    @property
+    def cell_change(self) -> tuple[str, str] | None:
+        """What changes the cell, and what to do instead; for `read_crystal`."""
+        relaxed = self.relax_input_cell != "only_atoms"
+        changing = [f"relax_input_cell: {self.relax_input_cell}"] * relaxed
+        changing += ["thermal_expansion: True"] * self.thermal_expansion
+        if not changing:
+            return None
+        support = "do not support" if len(changing) > 1 else "does not support"
+        return f"{' and '.join(changing)} {support}", "set only_atoms and thermal_expansion: False"
 
     @property
     def force_constants_key(self) -> str:

@@ -448,3 +448,14 @@ def test_magnetic_moments_that_are_results_are_not_dropped_silently(go):
     atoms[0].set_array("magmoms", np.array([1.0, 0, 0, 0]))
     said = go(atoms)
     assert said.count("magmoms are read as results of a calculation; name them initial_magmoms") == 1
+
+
+def test_a_cell_that_the_file_fixes_is_not_changed(go):
+    text = "".join(
+        f"lattice_vector {v}\n    constrain_relaxation .true.\n" for v in ("4 0 0", "0 4 0", "0 0 4")
+    )
+    Path("held.in").write_text(f"{text}atom 0 0 0 Cu\natom 2 2 0 Cu\natom 2 0 2 Cu\natom 0 2 2 Cu\n")
+    with pytest.raises(
+        SettingsError, match=r"data\.input: held\.in: held: constrain_relaxation .*cell_sigma"
+    ):
+        go(data={"input": "held.in"}, config={"cell_sigma": 0.02})

@@ -229,6 +229,9 @@ class Bare:
         ({"spin": 3}, "spin None instead of 3"),
         ({"cell": 9 * np.eye(3), "pbc": True}, r"pbc \[False, False, False\] instead of"),
         ({"moments": [1.0, 0, 0]}, "no initial moments"),
+        ({"charges": [0.1, 0, 0]}, "no initial charges"),
+        ({"fixed": [True, False, False]}, "no fixed atoms"),
+        ({"masses": [16.0, 2.014, 2.014]}, "no masses of isotopes"),
         ({"statements": ("homogeneous_field 0 0 0.1",)}, r"the statements \[\] instead of"),
     ],
 )

@@ -418,3 +418,11 @@ def test_the_stop_rule_needs_structures_drawn_at_random(tmp_path, more, refused)
         "when_done measures the error on at least 5 structures drawn at random; set audit_share, or n_test"
         in said
     )
+
+
+def test_a_sampler_that_does_no_dynamics_needs_no_temperature(tmp_path):
+    """With a ramp gpr demanded a temperature, which it refuses with moves: rattle."""
+    ramp = with_key(PROJECT, "MD", "temperature: [300, 600]") + "SAMPLERS:\n  - {kind: gpr, moves: rattle}\n"
+    assert read(tmp_path, ramp).samplers[0].temperature is None
+    (said,) = errors(tmp_path, ramp.replace("rattle", "md"))
+    assert "SAMPLERS.0.temperature: mandatory, as MD.temperature is the ramp" in said

@@ -19,6 +19,7 @@ from aims_pax.settings.augment import SECTIONS, CallSpec, read_augment
 from aims_pax.settings.bundled_models import missing_packages, unsuitable_structures
 from aims_pax.settings.callables import odd_arguments, unknown_models, wrong_callables
 from aims_pax.settings.fields import Section
+from aims_pax.settings.geometry_rules import notes_of_crystal
 from aims_pax.settings.sample import SampleSettings, read_sample
 from aims_pax.settings.sampler_list import calls, models, potentials, samplers_as_written
 from aims_pax.settings.samplers import NAME, SamplerSettings
@@ -137,7 +138,7 @@ def _augment(path: Path, document: Document) -> FoundFile:
     with _noting(found, "data", "output"):
         augment.check_augmented_output(source, target)
     with _noting(found, "data", "input"):
-        systems = augment.read_starting_structures(source)
+        systems = augment.read_starting_structures(source, settings.config.cell_sigma is not None)
         found.systems = tuple(System(f"structure {k}", one.frame) for k, one in enumerate(systems))
         found.warnings += augment.notes_of(systems)
     _put(found, ("model", "calculator"), settings.model.calculator)
@@ -169,12 +170,11 @@ def _training_set(path: Path, document: Document) -> FoundFile:
         if name in ("md_sampling", "quasi_harmonic"):
             place = (*((name,) if section.crystal is not None else ()), "crystal")
             written = str(settings.of(section, "crystal"))
-            if written not in crystals:
-                with _noting(found, *place):
-                    ensemble = section.md_crystal.ensemble if name == "md_sampling" else "NVT"
-                    crystal = read_crystal(Path(written), ensemble)
+            with _noting(found, *place):
+                crystal = read_crystal(Path(written), section.cell_change)
+                if written not in crystals:
                     crystals[written] = place, crystal.frame
-                    found.warnings += crystal.notes
+                    found.warnings += notes_of_crystal(crystal)
     delta = settings.delta_learning
     if delta is not None:
         for key in ("target", "baseline"):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,8 +31,8 @@ from aims_pax.labelled_data import structure_text
 from aims_pax.models.gp.gp_calculator import GPRCalculator
 from aims_pax.models.gp.process import GaussianProcess
 from aims_pax.record.files import write_text
-from aims_pax.settings.surrogate_search import NebSettings, read_surrogate_search
-from aims_pax.systems import read_frame
+from aims_pax.samplers.similarity import MinimumImage
+from aims_pax.settings.surrogate_search import NebSettings, read_surrogate_search, with_structures
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -45,6 +45,8 @@ STEPS = 60  # of the band on one process
 MAX_STEP = 0.1  # Å, of an atom in one step of the band
 SAME = 0.05  # Å: ends whose atoms differ by less are one structure
 NEAR = 0.05  # Å: the highest image is known if no atom is farther from where it is in a labelled structure
+AT_REST = 2.0  # an end whose force is more than so many times fmax is no minimum
+EXCHANGED = 0.4  # of the sum of squared displacements: more is not said to be a mistake in the numbers
 LARGE = 3.0  # an image that deviates so many times more than allowed is labelled before the highest one
 
 
@@ -65,8 +67,7 @@ class Band:
 
 def read_neb(config: Path) -> tuple[Any, Frame, Frame]:
     """Settings and the two ends. Raises SettingsError."""
-    search = read_surrogate_search(config, "neb")
-    first, last = (read_frame(Path(name).expanduser()) for name in (search.keys.initial, search.keys.final))
+    search, (first, last) = with_structures(read_surrogate_search(config, "neb"), "initial", "final")
     same_atoms(first, last)
     last = nearest_images(first, last)
     if first.fixed is not None and (abs(last.positions - first.positions)[first.fixed] > 1e-4).any():
@@ -75,7 +76,29 @@ def read_neb(config: Path) -> tuple[Any, Frame, Frame]:
         raise SettingsError(
             f"final: no atom is {SAME} Å or more from where it is in initial; give two different ends"
         )
-    return search, first, last
+    exchanged = exchanged_atoms(first, last)
+    return replace(search, warnings=(*search.warnings, *exchanged)), first, last
+
+
+def exchanged_atoms(first: Frame, last: Frame) -> list[str]:
+    """A warning if atoms of one element would move much less with their numbers exchanged, else nothing."""
+    from scipy.optimize import linear_sum_assignment
+
+    image, best = MinimumImage(first.cell, first.pbc), np.arange(len(first))
+    own = after = 0.0  # Å², sums of squares with the numbers as they are, and exchanged
+    for z in np.unique(first.numbers):
+        here = np.flatnonzero(first.numbers == z)
+        squares = image.lengths(last.positions[here] - first.positions[here][:, None]) ** 2
+        rows, columns = linear_sum_assignment(squares)
+        best[here[rows]] = here[columns]
+        own, after = own + squares.trace(), after + squares[rows, columns].sum()
+    if not after < EXCHANGED * own:
+        return []
+    named = ", ".join(str(k + 1) for k in np.flatnonzero(best != np.arange(len(first))))
+    return [
+        f"final: atoms {named} (counted from 1) are nearer to others of their element in initial than to themselves; "
+        "if they do not exchange places in this reaction, number them alike in both files"
+    ]
 
 
 def nearest_images(first: Frame, last: Frame) -> Frame:
@@ -110,6 +133,13 @@ def _search(keys: NebSettings, first: Frame, last: Frame, known: Observations) -
     if positions is None:
         positions = interpolated(first, last, keys.images)
     ends = [known.label(frame, {"path": positions}, 0) for frame in (first, last)]
+    for name, end in zip(("initial", "final"), ends, strict=True):
+        if (force := largest_force(end.frame, end.label.forces)) > AT_REST * keys.fmax:
+            log.warning(
+                "%s: a force of %.3f eV/Å: not a minimum, so that energies of the path are not barriers of a reaction; "
+                "relax it first (aims-PAX relax)",
+                name, force,
+            )  # fmt: skip
     if len(known.data) == 2:
         known.label(first.moved(positions[keys.images // 2 + 1]), {"path": positions}, 0)
     if (barrier := _barrier_found(keys, known)) is not None:
@@ -263,11 +293,18 @@ def _write(
         "largest_deviation_eV_per_A": float(band.deviation.max()),
     }
     if top is not None:
+        heights = {0: zero, band.highest: top.label.energy, len(band.positions) - 1: ends[1].label.energy}
+        saddle = max(heights, key=lambda k: heights[k])
         result |= {
-            "barrier_eV": top.label.energy - zero,
+            "barrier_eV": heights[saddle] - zero,
             "force_at_saddle_eV_per_A": force_at(keys, band, band.highest, top),
-            "saddle_image": band.highest,
+            "saddle_image": saddle,
         }
+        if saddle != band.highest:
+            log.warning(
+                "no structure between the ends is higher than %s: there is no saddle point between them",
+                "final" if saddle else "initial",
+            )
         log.info(
             "converged: barrier %.4f eV after %d reference calculations",
             result["barrier_eV"],

@@ -25,8 +25,7 @@ from aims_pax.labelled_data import to_extxyz
 from aims_pax.models.gp.gp_calculator import GPRCalculator
 from aims_pax.models.gp.process import GaussianProcess
 from aims_pax.record.files import write_text
-from aims_pax.settings.surrogate_search import RelaxSettings, read_surrogate_search
-from aims_pax.systems import read_frame
+from aims_pax.settings.surrogate_search import RelaxSettings, read_surrogate_search, with_structures
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -40,8 +39,8 @@ TIGHT = 0.3  # the forces of the process are relaxed below this share of fmax
 
 def read_relax(config: Path) -> tuple[Any, Frame]:
     """Settings and structure. Raises SettingsError."""
-    search = read_surrogate_search(config, "relax")
-    return search, read_frame(Path(search.keys.structure).expanduser())
+    search, (frame,) = with_structures(read_surrogate_search(config, "relax"), "structure")
+    return search, frame
 
 
 def relax_on_surrogate(config: Path, console: Console) -> None:

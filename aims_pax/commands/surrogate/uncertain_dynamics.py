@@ -22,8 +22,7 @@ from aims_pax.frames import Array, Frame
 from aims_pax.labelled_data import structure_text
 from aims_pax.models.gp.process import GaussianProcess
 from aims_pax.record.files import append_text, write_text
-from aims_pax.settings.surrogate_search import SurrogateMDSettings, read_surrogate_search
-from aims_pax.systems import read_frame
+from aims_pax.settings.surrogate_search import SurrogateMDSettings, read_surrogate_search, with_structures
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -46,8 +45,8 @@ class SurrogateMotion:
 
 def read_surrogate_md(config: Path) -> tuple[Any, Frame]:
     """Settings and structure. Raises SettingsError."""
-    search = read_surrogate_search(config, "md")
-    return search, read_frame(Path(search.keys.structure).expanduser())
+    search, (frame,) = with_structures(read_surrogate_search(config, "md"), "structure")
+    return search, frame
 
 
 def surrogate_md(config: Path, console: Console) -> None:
@@ -106,9 +105,10 @@ class _Dynamics:
         self._save()
         calls = len(known.data)
         write_text(
-            known.folder / "result.json", json.dumps({"steps": keys.steps, "reference_calls": calls}) + "\n"
+            known.folder / "result.json",
+            json.dumps({"steps": self.motion.step, "reference_calls": calls}) + "\n",
         )
-        log.info("done: %d steps with %d reference calculations", keys.steps, calls)
+        log.info("done: %d steps with %d reference calculations", self.motion.step, calls)
 
     def _first(self) -> list[Frame]:
         """The start and rattled copies of it: one structure alone, perhaps a symmetric one without forces, says

@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,15 +34,15 @@ from aims_pax.record.lock import Lock
 from aims_pax.record.log import to_console
 from aims_pax.record.provenance import changes, provenance_refusal
 from aims_pax.sampler import SamplingError
-from aims_pax.samplers.clusters import Rule, choose_clusters
+from aims_pax.samplers.clusters import Cluster, Rule, choose_clusters
 from aims_pax.samplers.force_constants import ONE, ForceConstants, force_constants
 from aims_pax.samplers.normal_modes import Window, modes, small_vibrations, trajectory
 from aims_pax.samplers.quasi_harmonic import equilibrium
 from aims_pax.samplers.relax import relax
 from aims_pax.samplers.supercell import least_volume, repeated
+from aims_pax.settings.geometry_rules import notes_of_crystal
 from aims_pax.settings.training_set import (
     STEPS,
-    FiniteSubsystemFilter,
     FreeEnergy,
     MDSampling,
     PhononSampling,
@@ -53,6 +54,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 log = logging.getLogger(__name__)
+
+FIXED = "fixed_components"  # (N, 3) of the cell whose force constants are stored, if it has any
 
 
 def training_set(config: Path, console: Console) -> None:
@@ -102,13 +105,21 @@ def _made(store: Hdf5, key: str, basis: Basis) -> bool:
     return True
 
 
+def _crystal(shop: TrainingSetContext, section: MDSampling | FreeEnergy) -> Frame:
+    """The structure of a step; what of its file has no effect is logged."""
+    system = read_crystal(shop.folder / str(shop.of(section, "crystal")), section.cell_change)
+    for note in notes_of_crystal(system):
+        log.warning("%s", note)
+    return system.frame
+
+
 # ---------------------------------------------------------------- molecular dynamics
 
 
 def md_sampling(shop: TrainingSetContext, section: MDSampling) -> None:
     """Frames of a trajectory in a supercell, after equilibration, and their finite clusters."""
     store, named = shop.store(section), shop.calculator("md_sampling", section)
-    crystal = read_crystal(shop.folder / str(shop.of(section, "crystal")), section.md_crystal.ensemble).frame
+    crystal = _crystal(shop, section)
     basis = shop.basis("md_sampling", section, named, crystal=crystal.id)
     if _made(store, section.root_key, basis):
         return
@@ -122,6 +133,7 @@ def md_sampling(shop: TrainingSetContext, section: MDSampling) -> None:
     log.info(
         "md_sampling: %s, %d atoms, %s at %g K", frame.formula, len(frame), md.ensemble, section.temperature_K
     )
+    clusters = _clusters(section, frame)  # what refuses them is said before the dynamics
     work = shop.work_dir(section)
     saved = work / f".{section.root_key.replace('/', '.')}.md.npy"
     states = crystal_dynamics(
@@ -140,17 +152,7 @@ def md_sampling(shop: TrainingSetContext, section: MDSampling) -> None:
     write_labelled(work / "md_sampling.xyz", frames, labels, {"sampler": "md"})
     groups: dict[str, Any] = {"": {}, "trajectory": arrays}
     attributes: dict[str, Any] = {"": {"supercell_matrix": matrix, **basis.attributes}}
-    if section.finite_subsystems:
-        _add_clusters(
-            shop,
-            section.finite_subsystem_filter,
-            frame,
-            frames,
-            named,
-            work / "md_sampling",
-            groups,
-            attributes,
-        )
+    _add_clusters(shop, section, clusters, frames, named, work / "md_sampling", groups, attributes)
     store.write(section.root_key, basis.digest, groups, attributes)
     saved.unlink(missing_ok=True)
     log.info("md_sampling: %d frames in %s:%s", len(frames), store.path.name, section.root_key)
@@ -162,10 +164,14 @@ def md_sampling(shop: TrainingSetContext, section: MDSampling) -> None:
 def quasi_harmonic(shop: TrainingSetContext, section: FreeEnergy) -> None:
     """The relaxed crystal, at its equilibrium volume if requested, and its force constants."""
     store, named = shop.store(section), shop.calculator("quasi_harmonic", section)
-    crystal = read_crystal(shop.folder / str(shop.of(section, "crystal"))).frame
+    crystal = _crystal(shop, section)
     basis = shop.basis("quasi_harmonic", section, named, crystal=crystal.id)
     if _made(store, section.root_key, basis):
         return
+    if section.thermal_expansion and not crystal.periodic:
+        raise SamplingError(
+            f"thermal_expansion: {crystal.formula} has no cell that could expand; set it to False"
+        )
     relaxed = relax(crystal, named.potential, section.relax_input_cell, section.fmax, check=shop.check)
     matrix = least_volume(relaxed.cell, section.supercell_radius) if relaxed.periodic else ONE
     labels = named.labels([relaxed], shop.check)
@@ -195,6 +201,8 @@ def quasi_harmonic(shop: TrainingSetContext, section: FreeEnergy) -> None:
     where = section.force_constants_key.removeprefix(f"{section.root_key}/")
     groups[where] = {hdf5.CONSTANTS: constants.values, hdf5.MATRIX: constants.matrix}
     groups[f"{where}/primitive"] = hdf5.structure_arrays([constants.frame])
+    if constants.frame.fixed is not None:
+        groups[f"{where}/primitive"][FIXED] = constants.frame.fixed
     groups[f"{where}/supercell"] = hdf5.structure_arrays([constants.supercell])
     store.write(section.root_key, basis.digest, groups, attributes)
     log.info("quasi_harmonic: force constants in %s:%s", store.path.name, section.force_constants_key)
@@ -202,8 +210,9 @@ def quasi_harmonic(shop: TrainingSetContext, section: FreeEnergy) -> None:
 
 def read_force_constants(store: Hdf5, key: str) -> ForceConstants:
     """Force constants that a step has written. Raises RestartError when there are none."""
-    arrays = store.read(key)
-    frame, supercell = (hdf5.frames_of(store.read(f"{key}/{part}"))[0] for part in ("primitive", "supercell"))
+    arrays, primitive = store.read(key), store.read(f"{key}/primitive")
+    frame = replace(hdf5.frames_of(primitive)[0], fixed=primitive.get(FIXED))
+    supercell = hdf5.frames_of(store.read(f"{key}/supercell"))[0]
     if hdf5.CONSTANTS not in arrays:
         raise RestartError(f"{store.path}: {key} has no force constants")
     return ForceConstants(frame, arrays[hdf5.MATRIX], supercell, arrays[hdf5.CONSTANTS])
@@ -236,6 +245,7 @@ def phonon_sampling(shop: TrainingSetContext, section: PhononSampling) -> None:
         chosen.frequencies.max(),
         len(chosen.frame),
     )
+    clusters = _clusters(section, chosen.frame)
     rng = seeds.rng("phonon_sampling", shop.settings.seed)
     made = list(
         trajectory(
@@ -268,9 +278,7 @@ def phonon_sampling(shop: TrainingSetContext, section: PhononSampling) -> None:
         },
     }
     attributes: dict[str, Any] = {"": basis.attributes, "modes": {"n_imaginary": len(chosen.imaginary)}}
-    if section.finite_subsystems:
-        filter_, stem = section.finite_subsystem_filter, work / "phonon_sampling"
-        _add_clusters(shop, filter_, chosen.frame, frames, named, stem, groups, attributes)
+    _add_clusters(shop, section, clusters, frames, named, work / "phonon_sampling", groups, attributes)
     store.write(section.root_key, basis.digest, groups, attributes)
     log.info("phonon_sampling: %d frames in %s:%s", len(frames), store.path.name, section.root_key)
 
@@ -278,10 +286,23 @@ def phonon_sampling(shop: TrainingSetContext, section: PhononSampling) -> None:
 # ---------------------------------------------------------------- finite clusters
 
 
+def _clusters(section: MDSampling | PhononSampling, reference: Frame) -> list[Cluster]:
+    """The clusters to cut out of every frame; none if they are switched off, or do not occur (a warning is logged).
+
+    Raises SamplingError for a crystal that has none, with the key to switch them off.
+    """
+    if not section.finite_subsystems:
+        return []
+    try:
+        return choose_clusters(reference, Rule(**section.finite_subsystem_filter.model_dump()))
+    except SamplingError as error:
+        raise SamplingError(f"{error} (finite_subsystems: False samples no finite clusters)") from error
+
+
 def _add_clusters(
     shop: TrainingSetContext,
-    asked: FiniteSubsystemFilter,
-    reference: Frame,
+    section: MDSampling | PhononSampling,
+    chosen: Sequence[Cluster],
     frames: Sequence[Frame],
     named: LoadedPotential,
     stem: Path,
@@ -289,10 +310,9 @@ def _add_clusters(
     attributes: dict[str, Any],
 ) -> None:
     """Groups `finite_subsystems/n=…` and extended XYZ files of the clusters; frames that reacted are left out."""
-    rule = Rule(**asked.model_dump())
-    chosen = choose_clusters(reference, rule)
     if not chosen:
-        return  # the crystal has no clusters of these sizes; a warning was logged
+        return
+    rule = section.finite_subsystem_filter.selection_rule
     whole, usable = [], []
     for k, frame in enumerate(frames):
         try:
@@ -310,7 +330,7 @@ def _add_clusters(
         path = f"finite_subsystems/{cluster.key}"
         groups[path] = hdf5.structure_arrays(cut, labels, named.features(cut))
         groups[path] |= {hdf5.MOLECULES: np.array(cluster.molecules), "frame": np.array(usable)}
-        attributes[path] = {"n_molecules": len(cluster.molecules), "selection_rule": asked.selection_rule}
+        attributes[path] = {"n_molecules": len(cluster.molecules), "selection_rule": rule}
         write_labelled(stem / f"{cluster.key}.xyz", cut, labels, {"cluster": cluster.key})
 
 

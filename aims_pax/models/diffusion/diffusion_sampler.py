@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from ase.data import chemical_symbols
 
 from aims_pax.errors import SettingsError
 from aims_pax.frames import Frame
@@ -53,6 +54,7 @@ class DiffusionSampler:
 
     def _frames(self, system: System, n: int, seed: int) -> list[Frame]:
         if system.name not in self._models:
+            _warn_of_unlike_atoms(system)
             self._models[system.name] = self.model_of(system)
         model, data = self._models[system.name]
         try:
@@ -101,6 +103,22 @@ def system_graph(
     model.classes_of(torch.from_numpy(graph.x))
     numbers, counts = np.unique(graph.x[~graph.fixed], return_counts=True)
     return graph, {int(z): int(k) for z, k in zip(numbers, counts, strict=True)}
+
+
+def _warn_of_unlike_atoms(system: System) -> None:
+    """Of atoms of one element the model does not know which is which, but the reference may (antiferromagnets)."""
+    frame = system.frame
+    free = np.ones(len(frame), bool) if frame.fixed is None else ~frame.fixed.all(1)
+    for name, values in (("moments", frame.moments), ("charges", frame.charges)):
+        if values is None:
+            continue
+        for z in np.unique(frame.numbers[free]):
+            if len(np.unique(values[free & (frame.numbers == z)])) > 1:
+                log.warning(
+                    "%s: initial %s of %s differ, and the diffusion model does not know which atom is which: they "
+                    "are on other atoms in each structure it makes, which may change the label",
+                    system.name, name, chemical_symbols[z],
+                )  # fmt: skip
 
 
 def placed(frame: Frame, graph: AtomsGraph) -> Frame:

@@ -42,6 +42,7 @@ class GPRSamplerSettings(SamplerSettings):
         "process](gaussian_processes.md#in-the-initial-dataset) of the labels so far is most uncertain"
     )
     packages: ClassVar[Mapping[str, str]] = NEEDS_FEATOMIC
+    temperature_by_system: ClassVar[bool] = True
     example: ClassVar[Mapping[str, Any]] = {"candidates": 3}
 
     moves: Moves = key(
@@ -73,6 +74,10 @@ class GPRSamplerSettings(SamplerSettings):
         None, "Of `moves: md`: MD steps between two candidates; `None`: `skip_step_initial`, or 25.",
         possible="[1, inf)",
     )  # fmt: skip
+
+    def takes_temperature_of_md(self) -> bool:
+        """Only where it moves atoms by molecular dynamics."""
+        return self.moves == "md" and super().takes_temperature_of_md()
 
     def problems(self, folder: Path) -> Iterator[tuple[str, str]]:
         """What files and keys together refuse."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 from ase.calculators.calculator import CalculatorError
+from numpy.typing import NDArray
 
 from aims_pax.errors import Abandoned, LabelError
 from aims_pax.frames import Frame
@@ -87,6 +89,7 @@ class PhononSettings(SamplerSettings, ModeSelection):
 class PhononSampler:
     """Structures displaced along the normal modes of each system, at its own Γ point.
 
+    Amplitudes of `time` and `scan` continue where the call before ended.
     A larger cell as the system gives more phonons. temperature: K. window in THz. relaxed: begin at the nearest
     minimum of the potential, cell unchanged, forces below `fmax` (eV/Å). distance: of the finite displacements, Å.
     """
@@ -116,14 +119,17 @@ class PhononSampler:
         self.relaxed, self.fmax, self.distance = relaxed, fmax, distance
         self.stop = stop
         self._found: dict[str, Modes] = {}  # frame id → its modes, computed once
+        self._made: Counter[str] = Counter()  # structures of each system, which `time` and `scan` continue
 
     def sample(self, systems: Sequence[System], n: int, rng: np.random.Generator) -> Iterator[Sample]:
         """n structures of each system, one of each in turn. Raises SamplingError, SetupError without phonopy."""
         found = [self._modes(s) for s in systems] if n else []
         streams = rng.spawn(len(found))
         moving = [
-            displacements(m, self.temperature, n, r, self.amplitudes, self.time_step)
-            for m, r in zip(found, streams, strict=True)
+            displacements(
+                m, self.temperature, n, r, self.amplitudes, self.time_step, made_before=self._made[s.name]
+            )
+            for s, m, r in zip(systems if n else (), found, streams, strict=True)
         ]
         for _ in range(n):
             for system, m, u in zip(systems, found, moving, strict=True):
@@ -132,7 +138,16 @@ class PhononSampler:
                     "system": system.name,
                     "temperature": float(self.temperature),
                 }
+                self._made[system.name] += 1
                 yield Sample(m.frame.moved(m.frame.positions + next(u)), None, origin)
+
+    def state_arrays(self) -> dict[str, NDArray[Any]]:
+        """The number of structures of each system."""
+        return {system: np.array(n) for system, n in self._made.items()}
+
+    def load_state_arrays(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Restore the state from `state_arrays`."""
+        self._made = Counter({system: int(n) for system, n in arrays.items()})
 
     def _modes(self, system: System) -> Modes:
         if system.frame.id not in self._found:

@@ -24,7 +24,7 @@ from aims_pax.errors import Abandoned
 from aims_pax.potential import Potential
 from aims_pax.sampler import Sample, Sampler, SamplingError, under
 from aims_pax.samplers.family_trees import Node, Tree, as_arrays, grow, nodes_of
-from aims_pax.samplers.rattle import Rattling
+from aims_pax.samplers.rattle import CELL_CHANGE, Rattling
 from aims_pax.settings.augment import OptionalReal, Range, RattleSettings
 from aims_pax.settings.fields import Real, key
 from aims_pax.settings.samplers import (
@@ -101,8 +101,11 @@ class RattleTreeSampler:
     def sample(self, systems: Sequence[System], n: int, rng: np.random.Generator) -> Iterator[Sample]:
         """n children of each system, one of each in turn; the systems themselves are not among them.
 
-        Raises SamplingError when a tree rejects too many children in a row.
+        Raises SamplingError when a tree rejects too many children in a row, and for a fixed cell with `cell_sigma`.
         """
+        if self.rattling.cell_sigma is not None:
+            for reason in filter(None, (s.refuses_cell_change(*CELL_CHANGE) for s in systems)):
+                raise SamplingError(reason)
         seed = int(rng.integers(2**63))
         trees = [self._tree(s, seed) for s in systems] if n else []
         goals = [max(1, len(tree.nodes)) + n for tree in trees]

@@ -12,6 +12,7 @@ import ase.io
 import numpy as np
 import pytest
 import yaml
+from ase import Atoms
 from ase.calculators.emt import EMT
 from ase.mep import NEB
 from ase.optimize import BFGS
@@ -20,6 +21,7 @@ from aims_pax.commands.surrogate.neb import (
     Band,
     _chosen,
     _top_is_known,
+    exchanged_atoms,
     force_at,
     interpolated,
     nearest_images,
@@ -28,9 +30,10 @@ from aims_pax.commands.surrogate.neb import (
 )
 from aims_pax.commands.surrogate.observations import SearchEnded, same_atoms
 from aims_pax.errors import RestartError, SettingsError
-from aims_pax.frames import Label, LabelledFrame
+from aims_pax.frames import Frame, Label, LabelledFrame
 from aims_pax.settings.surrogate_search import NebSettings
 from aims_pax.systems import read_frame
+from tests.commands.surrogate.conftest import adsorbed
 from tests.sweeps import thinned
 
 
@@ -199,3 +202,25 @@ def test_without_climbing_only_the_force_across_the_path_counts(ends):
     band, _, labels = band_and_labels(ends, [[3, 0, 0], [2, 0.04, 0], [0, 0, 0]], [0, 0, 0])
     assert force_at(keys_of(climb=False), band, 2, labels[1]) == pytest.approx(0.04)
     assert force_at(keys_of(), band, 2, labels[1]) == pytest.approx(2.0, rel=1e-3)
+
+
+def test_a_path_that_only_rises_has_no_barrier_below_its_end(search):
+    """Its highest inner image was called the saddle point: a barrier of 1.6 eV to a structure at 2.6 eV."""
+    ase.io.write("near.xyz", Atoms("Cu2", [[0, 0, 0], [0, 0, 2.3]]))
+    ase.io.write("far.xyz", Atoms("Cu2", [[0, 0, 0], [0, 0, 3.4]]))
+    said = search(neb, initial="near.xyz", final="far.xyz", images=3, climb=False)
+    assert said.count(": not a minimum, so that") == 2
+    assert "no structure between the ends is higher than final" in said
+    assert result()["barrier_eV"] == pytest.approx(result()["energy_difference_eV"])
+    assert result()["saddle_image"] == 4
+
+
+def test_ends_with_other_numbers_are_warned_of():
+    """Two atoms that exchange their places by mistake make a path, and a barrier, that means nothing."""
+    first = Frame.from_atoms(adsorbed(0))
+    assert exchanged_atoms(first, Frame.from_atoms(adsorbed(1))) == []
+    swapped = first.positions.copy()
+    swapped[[0, 3]] = swapped[[3, 0]]
+    swapped[:, 0] += first.cell[0, 0]  # in another image
+    (said,) = exchanged_atoms(first, first.moved(swapped))
+    assert said.startswith("final: atoms 1, 4 (counted from 1) are nearer to others of their element")

@@ -90,3 +90,40 @@ def test_a_baseline_close_to_the_reference_saves_calls_and_cannot_be_exchanged(s
         search(relax_on_surrogate, structure="start.xyz", fmax=1e-3)
     with pytest.raises(SettingsError, match="baseline"):
         search(relax_on_surrogate, structure="start.xyz", baseline="none.model", output="other")
+
+
+CHARGED = """
+from ase.calculators.emt import EMT
+
+def make(charge=0):
+    with open("charges", "a") as file:
+        file.write(f"{charge:g}\\n")
+    return EMT()
+"""
+
+
+def test_charge_and_notes_are_those_of_a_run(search):
+    """MISC.charge was not looked at: a cation was relaxed as a neutral molecule, without a word."""
+    Path("charged.py").write_text(CHARGED)
+    Path("start.in").write_text("atom 0 0 0 Cu\nvelocity 0 0 1\natom 2.6 0 0 Cu\natom 1.3 2.25 0 Cu\n")
+    keys = {"structure": "start.in", "reference": {"factory": "charged:make"}}
+    said = search(relax_on_surrogate, MISC={"charge": 1}, **keys)
+    assert set(Path("charges").read_text().split()) == {"1"}
+    assert ase.io.read("relax/minimum.xyz").info["charge"] == 1
+    assert "its velocities are not used" in said
+    each = {"path_to_geometry": "start.in", "charge": {"start.in": -1}}
+    search(relax_on_surrogate, MISC=each, output="anion", **keys)
+    assert ase.io.read("anion/minimum.xyz").info["charge"] == -1
+    Path("other.in").write_text(Path("start.in").read_text())
+    with pytest.raises(
+        SettingsError, match=r"^MISC\.charge: set for each geometry, but for none called other"
+    ):
+        search(relax_on_surrogate, MISC=each, output="other", **{**keys, "structure": "other.in"})
+
+
+def test_a_reference_that_takes_no_charge_is_refused_before_it_is_asked(search):
+    charged = Atoms("Cu2", [[0, 0, 0], [0, 0, 2.4]], info={"charge": 1})
+    ase.io.write("start.xyz", charged)
+    with pytest.raises(SettingsError, match="has no known argument for the charge"):
+        search(relax_on_surrogate, structure="start.xyz")
+    assert search.calls() == 0

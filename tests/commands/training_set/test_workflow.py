@@ -12,13 +12,14 @@ import h5py
 import numpy as np
 import pytest
 import yaml
-from ase.build import bulk, graphene
+from ase.build import bulk, graphene, molecule
+from ase.constraints import FixAtoms
 from rich.console import Console
 
 from aims_pax.commands.training_set import dynamics
 from aims_pax.commands.training_set import workflow as story
 from aims_pax.engine.interrupts import RunInterrupted
-from aims_pax.errors import RestartError, SetupError
+from aims_pax.errors import RestartError, SettingsError, SetupError
 from aims_pax.frames import Frame
 from aims_pax.record.hdf5 import Hdf5, frames_of
 from aims_pax.sampler import SamplingError
@@ -286,3 +287,76 @@ def test_the_example_runs(tmp_path, monkeypatch):
     Path("config.yaml").write_text(yaml.safe_dump(config))
     story.training_set(Path("config.yaml"), Console(file=io.StringIO()))
     assert Hdf5(Path("training_set.hdf5")).has("training/phonon_sampling/finite_subsystems/n=4")
+
+
+HELD = "".join(
+    f"lattice_vector {v}\n    constrain_relaxation .true.\n" for v in ("5.2 0 0", "0 5.2 0", "0 0 5.2")
+) + "".join(f"atom_frac {x} Ar\n" for x in ("0 0 0", ".5 .5 0", ".5 0 .5", "0 .5 .5"))
+ONLY_ATOMS = {"thermal_expansion": False, "relax_input_cell": "only_atoms", "supercell_radius": 7.0}
+
+
+@pytest.mark.parametrize(
+    ("keys", "what"),
+    [
+        ({"relax_input_cell": "full", "thermal_expansion": False}, "relax_input_cell: full does"),
+        ({"thermal_expansion": True}, "thermal_expansion: True does"),
+    ],
+)
+def test_a_cell_that_the_file_fixes_is_not_relaxed(project, keys, what):
+    """NPT refused it; the relaxation of the cell changed it without a word."""
+    Path("crystal.in").write_text(HELD)
+    own = {"md_sampling": None, "phonon_sampling": None, "crystal": "crystal.in"}
+    with pytest.raises(
+        SettingsError, match=rf"crystal: constrain_relaxation .* which {what} not support; set only"
+    ):
+        project(**own, quasi_harmonic=ONLY_ATOMS | keys)
+    project(**own, quasi_harmonic=ONLY_ATOMS)
+
+
+def test_atoms_are_not_fixed_in_a_cell_that_expands(project):
+    """Seven volumes were left out, and a larger supercell_radius was advised."""
+    crystal = ase.io.read("crystal.xyz")
+    crystal.set_constraint(FixAtoms([0]))
+    ase.io.write("crystal.xyz", crystal, format="extxyz")
+    with pytest.raises(
+        SettingsError, match=r"crystal has fixed atoms, which thermal_expansion: True does not supp"
+    ):
+        project(md_sampling=None, quasi_harmonic=ONLY_ATOMS | {"thermal_expansion": True})
+    ase.io.write("crystal.xyz", molecule("CH4"), format="extxyz")
+    with pytest.raises(
+        SamplingError, match="thermal_expansion: CH4 has no cell that could expand; set it to False"
+    ):
+        project(md_sampling=None, quasi_harmonic=ONLY_ATOMS | {"thermal_expansion": True})
+
+
+def test_fixed_atoms_stay_where_phonons_are_sampled(project):
+    """The HDF5 file lost the constraints between the two steps, and fixed atoms were displaced."""
+    crystal = ase.io.read("crystal.xyz")
+    crystal.set_constraint(FixAtoms([0]))
+    ase.io.write("crystal.xyz", crystal, format="extxyz")
+    project(md_sampling=None, quasi_harmonic=ONLY_ATOMS)
+    frames = ase.io.read("frames/phonon_sampling.xyz", ":")
+    fixed = frames[0].constraints[0].index
+    assert len(fixed) == len(frames[0]) // 4
+    moved = np.ptp([atoms.positions for atoms in frames], axis=0).max(1) > 1e-6
+    assert np.flatnonzero(~moved).tolist() == fixed.tolist()
+
+
+def test_what_has_no_clusters_is_said_before_the_dynamics_and_a_slab_has_no_supercell(project, monkeypatch):
+    """The error came when the whole dynamics was done, and that dynamics was lost."""
+    crystal = ase.io.read("crystal.xyz")
+    crystal.info["charge"] = 1
+    ase.io.write("charged.xyz", crystal, format="extxyz")
+    monkeypatch.setattr(story, "crystal_dynamics", None)
+    only = {"quasi_harmonic": None, "phonon_sampling": None}
+    with pytest.raises(
+        SamplingError, match=r"cannot be divided among its molecules \(finite_subsystems: False"
+    ):
+        project(crystal="charged.xyz", **only)
+    monkeypatch.undo()
+    monkeypatch.chdir(project.folder)
+    crystal.info.clear()
+    crystal.pbc, crystal.cell[2, 2] = (True, True, False), 20
+    ase.io.write("slab.xyz", crystal, format="extxyz")
+    said = project(crystal="slab.xyz", **only)
+    assert "slab is periodic in 2 of three directions: supercell_radius has no effect on it" in said

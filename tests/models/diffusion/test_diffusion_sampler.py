@@ -102,3 +102,14 @@ def test_another_periodicity_than_that_of_the_training_is_refused():
                 [System("slab", replace(frame, pbc=[True, False, False]))], 1, np.random.default_rng(0)
             )
         )
+
+
+def test_atoms_of_one_element_with_different_moments_are_warned_of(caplog):
+    """An antiferromagnet got its moments on other atoms in each structure, without a word."""
+    made, frame = sampler("trimers"), trimers(1)[0]
+    list(made.sample([System("equal", replace(frame, moments=[1, 1, 1]))], 1, np.random.default_rng(0)))
+    assert "moments" not in caplog.text
+    unlike = System("unlike", replace(frame, moments=[1, -1, 0]))
+    for n in (1, 2):
+        list(made.sample([unlike], n, np.random.default_rng(n)))
+    assert caplog.text.count("unlike: initial moments of Ar differ") == 1

@@ -71,3 +71,41 @@ def test_the_sampler_stops_when_asked():
     sampler = PhononSampler(LennardJones(), stop=lambda: True)
     with pytest.raises(Abandoned):
         next(sampler.sample([System("drop", cluster(3))], 1, np.random.default_rng(0)))
+
+
+def test_no_structure_of_time_and_scan_is_made_twice():
+    """Every batch began at the same time, or with the same step: `aims-PAX sample` wrote each structure many times."""
+    system = System("drop", cluster(5))
+
+    def sampler(amplitudes):
+        return PhononSampler(LennardJones(smooth=True), 40, fmax=1e-4, amplitudes=amplitudes)
+
+    def widths(samples):
+        rest = made._modes(system).frame.positions
+        return [float(np.vdot(s.frame.positions - rest, samples[0].frame.positions - rest)) for s in samples]
+
+    for amplitudes in ("time", "scan"):
+        made, again = sampler(amplitudes), sampler(amplitudes)
+        samples = [s for n in (1, 3, 5) for s in made.sample([system], n, np.random.default_rng(n))]
+        assert len({s.frame.id for s in samples}) == 9
+        again.load_state_arrays(made.state_arrays())
+        rng = np.random.default_rng
+        assert next(again.sample([system], 1, rng(0))).frame == next(made.sample([system], 1, rng(0))).frame
+        if amplitudes == "scan":  # nine in equal steps
+            along = np.sort(widths(samples))
+            np.testing.assert_allclose(along / along[-1], np.linspace(-1, 1, 9), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("frame", "keys", "said"),
+    [
+        (crystal(1, 5.4), {"freq_max_THz": 0.2}, r"its vibrations are at .* THz; widen freq_min_THz"),
+        (crystal(1, 7.5), {"relaxed": False}, "all its vibrations are imaginary: it is not at a minimum"),
+        (cluster(1), {}, "it has no vibrations: no atom can move, or it is one atom"),
+    ],
+)
+def test_why_no_mode_is_selected_is_said(frame, keys, said):
+    """Widening the window was advised also where no frequency is real, or there is none."""
+    sampler = PhononSampler(LennardJones(smooth=True), 40, **keys)
+    with pytest.raises(SamplingError, match=said):
+        next(sampler.sample([System("one", frame)], 1, np.random.default_rng(0)))

@@ -12,7 +12,7 @@ from aims_pax.sampler import SamplingError
 from aims_pax.samplers.base import sampler
 from aims_pax.samplers.kinds.rattle_tree import RattleTreeSampler
 from aims_pax.systems import System
-from tests.md.potentials import cluster
+from tests.md.potentials import cluster, crystal
 from tests.samplers.test_family_trees import ARGON, Watched
 
 SYSTEMS = [System("a", cluster(5)), System("b", cluster(4, seed=1))]
@@ -71,3 +71,13 @@ def test_its_examples_are_true():
     result = doctest.testmod(rattle_tree)
     assert result.attempted > 0
     assert result.failed == 0
+
+
+def test_a_cell_that_the_file_fixes_is_not_changed():
+    """constrain_relaxation after lattice_vector was ignored by cell_sigma, though NPT refuses it."""
+    system = System("held", crystal(1, 5.4), fixed_cell=np.ones((3, 3), bool))
+    with pytest.raises(
+        SamplingError, match=r"^held: constrain_relaxation .* which cell_sigma does not support; set it"
+    ):
+        sampled(systems=[system], cell_sigma=0.05)
+    assert (sampled(systems=[system], n=1)[0].frame.cell == system.frame.cell).all()
