@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from aims_pax.settings.samplers import NAME as SAMPLERS
 from aims_pax.settings.yaml_reader import Place
 
 if TYPE_CHECKING:
@@ -42,6 +43,20 @@ def refused_geometries(settings: Settings, systems: Sequence[System]) -> Iterato
                 place,
                 f"{system.name}: {statements[0]} does not change with the cell; use NVT, or remove the line",
             )
+    yield from refused_by_samplers(settings.samplers, systems)
+    if (free := settings.pretraining) is not None:
+        for (_, k, name), text in refused_by_samplers(free.sources, systems):
+            yield free.place_of((SAMPLERS, k, name)), text
+
+
+def refused_by_samplers(
+    samplers: Sequence[SamplerSettings], systems: Sequence[System]
+) -> Iterator[tuple[Place, str]]:
+    """(place in the list SAMPLERS, text) for every geometry that a sampler does not support with its keys."""
+    for k, sampler in enumerate(samplers):
+        for system in systems:
+            for name, text in sampler.refuses(system):
+                yield (SAMPLERS, k, name), text
 
 
 def noteworthy(settings: Settings, systems: Sequence[System]) -> Iterator[tuple[Place, str]]:

@@ -279,6 +279,10 @@ class SamplerSettings(Section):
         """(key, what is wrong) for keys that contradict each other, and for files that are not in the folder."""
         return iter(())
 
+    def refuses(self, system: System) -> Iterator[tuple[str, str]]:
+        """(key, text) for values that this geometry does not support."""
+        return iter(())
+
     def without_reference(self) -> str | None:
         """Why it cannot be built without a reference, or None."""
         surrogate = as_surrogate(self.potential)

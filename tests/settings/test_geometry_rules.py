@@ -36,6 +36,30 @@ def test_a_cell_constraint_is_refused_at_constant_pressure_only(folder):
         check(folder, NPT, constrained, mace)
 
 
+EMT = "{factory: ase.calculators.emt:EMT, kwargs: {}}"
+TREE = f"kind: rattle_tree, cell_sigma: 0.05, potential: {EMT}"
+
+
+@pytest.mark.parametrize(
+    ("section", "place"),
+    [
+        (f"SAMPLERS: [{{{TREE}}}]", r"SAMPLERS\.0\.cell_sigma"),
+        (
+            f"PRETRAINING: {{potential: {EMT}, samplers: [{{kind: md}}, {{{TREE}}}]}}",
+            r"PRETRAINING\.samplers\.1\.cell_sigma",
+        ),
+    ],
+)
+def test_a_sampler_that_changes_a_constrained_cell_is_refused_before_it_samples(folder, section, place):
+    constrained = CELL.format("constrain_relaxation .true.\n") + WATER
+    project = f"{PROJECT}\n{section}\n"
+    check(folder, project, CELL.format("") + WATER)
+    with pytest.raises(
+        SettingsError, match=rf"{place}: geometry: constrain_relaxation .* cell_sigma does not"
+    ):
+        check(folder, project, constrained)
+
+
 def test_samplers_refuse_a_constrained_cell_at_constant_pressure(folder):
     import numpy as np
     from ase.calculators.emt import EMT

@@ -19,7 +19,7 @@ from aims_pax.settings.augment import SECTIONS, CallSpec, read_augment
 from aims_pax.settings.bundled_models import missing_packages, unsuitable_structures
 from aims_pax.settings.callables import odd_arguments, unknown_models, wrong_callables
 from aims_pax.settings.fields import Section
-from aims_pax.settings.geometry_rules import notes_of_crystal
+from aims_pax.settings.geometry_rules import notes_of_crystal, refused_by_samplers
 from aims_pax.settings.sample import SampleSettings, read_sample
 from aims_pax.settings.sampler_list import calls, models, potentials, samplers_as_written
 from aims_pax.settings.samplers import NAME, SamplerSettings
@@ -120,6 +120,7 @@ def _sample(path: Path, document: Document) -> FoundFile:
     with _noting(found, "path_to_geometry"):
         found.systems = read_systems(geometry_paths(keys.path_to_geometry, Path()))
         found.warnings += sample.geometry_warnings(settings, found.systems)
+        found.problems += refused_by_samplers(settings.samplers, found.systems)
     for k, one in enumerate(settings.samplers):
         if text := one.without_reference():
             found.problems.append(((NAME, k, "kind"), text))

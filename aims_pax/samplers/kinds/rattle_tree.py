@@ -71,6 +71,11 @@ class RattleTreeSettings(SamplerSettings, RattleSettings):
             temperature=self.temperature or context.temperature, **self.rattling(),
         )  # fmt: skip
 
+    def refuses(self, system: System) -> Iterator[tuple[str, str]]:
+        """A cell that must not change."""
+        if self.cell_sigma is not None and (reason := system.refuses_cell_change(*CELL_CHANGE)) is not None:
+            yield "cell_sigma", reason
+
     def cost(self, demand: SamplingDemand) -> SamplingCost:
         """At least one evaluation of each child and root; more for relaxation and rejected children."""
         return SamplingCost(evaluations={"rattle_tree_at_least": demand.made + len(demand.systems)})
