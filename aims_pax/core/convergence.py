@@ -167,8 +167,7 @@ def step(state: State, event: Event, rules: ConvergeRules) -> tuple[State, tuple
 
 def _ended(p: MemberProgress, rules: ConvergeRules) -> tuple[MemberProgress, list[Effect]]:
     """The end of a member's training, or its continuation from the weights of before if these are better."""
-    complete = p.patient(rules) or rules.lr_to_zero  # at zero there is nothing left to gain
-    cut = "" if complete else f"; not converged yet: raise {rules.key} for more"
+    cut = "" if p.patient(rules) else f"; not converged yet: raise {rules.key} for more"
     text = (
         f"member {p.member} · {'epochs' if p.epochs_here >= rules.max_epochs else 'patience'} used up after "
         f"{p.epochs_here} epochs · best: epoch {p.best_epoch}, force MAE {1000 * p.best_mae:.1f} meV/Å{cut}"

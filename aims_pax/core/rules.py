@@ -167,8 +167,7 @@ class ConvergeRules:
     """Numbers of convergence. margin and losses in the unit of the loss. key: in the settings, of max_epochs.
 
     training: what the weights are at its beginning, see `final_training` of the settings; "" for models that are fitted
-    at once. criterion: what the best weights are best at, see `convergence_criterion`. lr_to_zero: whether the learning
-    rate falls linearly to zero over max_epochs instead of by the scheduler.
+    at once. criterion: what the best weights are best at, see `convergence_criterion`.
     """
 
     members: tuple[int, ...]
@@ -179,10 +178,3 @@ class ConvergeRules:
     key: str = "max_convergence_epochs"
     training: str = CONTINUED
     criterion: str = LOSS
-    lr_to_zero: bool = False
-
-    def lr_factor(self, visit: int) -> float | None:
-        """The learning rate of a visit as a multiple of that in the settings; None: that of the scheduler."""
-        if not self.lr_to_zero or not math.isfinite(self.max_epochs):
-            return None
-        return max(0.0, 1 - visit * self.epochs_per_visit / self.max_epochs)

@@ -204,16 +204,13 @@ class Learner(ABC):
         schedule: bool = True,
         margin: float = 0.0,
         patience: int | None = None,
-        lr_factor: float | None = None,
     ) -> list[MemberResult]:
         """One training visit of each member in `data`; returns validation errors. Increments `version` and `visits`.
 
         words: the name of the visit, which seeds all randomness. stop: called often; when it returns True, Abandoned is
         raised and the learner is unchanged. valid_skip: validate every so many epochs. schedule: whether the learning
         rate changes. margin: decrease of the loss that counts as improvement. patience: epochs_per_worker, for families
-        that reset the optimiser when the loss does not improve. lr_factor: the learning rate of this visit as a
-        multiple of that in the settings, instead of the scheduler's, for families with one. For a family without epochs
-        one fit counts as all.
+        that reset the optimiser when the loss does not improve. For a family without epochs one fit counts as all.
         """
 
     @abstractmethod
@@ -274,7 +271,6 @@ class Learner(ABC):
         schedule: bool = True,
         margin: float = 0.0,
         patience: int | None = None,
-        lr_factor: float | None = None,
     ) -> Future[Any]:
         """`train` in the processes of `ModelKind.training_pool`; pass the result of the future to `take`.
 

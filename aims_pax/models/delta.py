@@ -166,11 +166,10 @@ class DeltaModel(ForceFieldModel):
         schedule: bool = True,
         margin: float = 0.0,
         patience: int | None = None,
-        lr_factor: float | None = None,
     ) -> list[MemberResult]:
         return self.inner.train(
             self._differences(data), epochs, words=words, stop=stop, valid_skip=valid_skip, schedule=schedule,
-            margin=margin, patience=patience, lr_factor=lr_factor,
+            margin=margin, patience=patience,
         )  # fmt: skip
 
     def train_elsewhere(
@@ -185,11 +184,10 @@ class DeltaModel(ForceFieldModel):
         schedule: bool = True,
         margin: float = 0.0,
         patience: int | None = None,
-        lr_factor: float | None = None,
     ) -> Future[Any]:
         return self.inner.train_elsewhere(
             pool, self._differences(data), epochs, words=words, stop=stop, valid_skip=valid_skip, schedule=schedule,
-            margin=margin, patience=patience, lr_factor=lr_factor,
+            margin=margin, patience=patience,
         )  # fmt: skip
 
     def take(self, trained: Any) -> list[MemberResult]:

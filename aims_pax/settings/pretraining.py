@@ -60,8 +60,7 @@ class PretrainingSettings(Section):
     patience: Whole = key(20, "Epochs without improvement before training ends.", possible=COUNT)
     lr: Real = key(
         0.01,
-        "Learning rate at the beginning of pre-training; it falls linearly to zero over `max_epochs`. Afterwards "
-        "TRAINING.lr is used, which is then 0.002 unless it is set.",
+        "Learning rate of pre-training. Afterwards TRAINING.lr is used, which is then 0.002 unless it is set.",
         possible="(0, 10]",
         plausible="[1e-5, 0.1]",
         usual=0.01,

@@ -53,20 +53,19 @@ def run_convergence(
     training: str = CONTINUED,
     title: str = "convergence",
     key: str = "max_convergence_epochs",
-    lr_to_zero: bool = False,
 ) -> stage.State:
     """Converge these members; continues an unfinished convergence from its snapshot.
 
     own_sets: train each member on its own sets (initial dataset) instead of on all structures. training: what the
     weights are at the beginning, see `final_training`. title, key: what it is called in the log, and the settings key
-    that limits its epochs. lr_to_zero: whether the learning rate falls linearly to zero over these epochs.
+    that limits its epochs.
     """
     patience, epochs = settings.convergence_patience, settings.max_convergence_epochs
     if run.ensemble.fits_at_once:
         patience, epochs, training = 1, 1, ""
     rules = ConvergeRules(
         tuple(members), patience, settings.margin, epochs, key=key, training=training,
-        criterion=settings.convergence_criterion, lr_to_zero=lr_to_zero and not run.ensemble.fits_at_once,
+        criterion=settings.convergence_criterion,
     )  # fmt: skip
     world = ConvergeWorld(run, name, own_sets)
     world.rules = rules
@@ -149,10 +148,6 @@ class ConvergeWorld(StageEnvironment):
         if self.own_sets:
             return super().data_of(member)
         return MemberData(self.run.dataset.union("train"), self.run.dataset.union("valid"))
-
-    def how_to_train(self, work: RunTraining) -> dict[str, Any]:
-        factor = self.rules.lr_factor(work.visit)
-        return {} if factor is None else {"lr_factor": factor}
 
     def turn(self, works: Sequence[Work], stop: Callable[[], bool]) -> Iterable[Event]:
         (work,) = works

@@ -86,13 +86,7 @@ def run_pretraining(run: RunContext) -> None:
         limits = PretrainingLimits(asked.patience, asked.max_epochs)
         members = range(len(ensemble.members))
         convergence.run_convergence(
-            own,
-            limits,
-            PRETRAINED,
-            members,
-            title="pre-training",
-            key="PRETRAINING.max_epochs",
-            lr_to_zero=True,
+            own, limits, PRETRAINED, members, title="pre-training", key="PRETRAINING.max_epochs"
         )
     run.ensemble.begin_from(ensemble)
     if not run.settings.misc.create_restart:  # no snapshot has them

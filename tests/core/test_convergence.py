@@ -7,15 +7,7 @@ import pytest
 
 from aims_pax.core import convergence
 from aims_pax.core.rules import ConvergeRules
-from aims_pax.core.work import (
-    ContinueEarlier,
-    IllegalEvent,
-    KeepBest,
-    LogMessage,
-    RestoreBest,
-    RunTraining,
-    Trained,
-)
+from aims_pax.core.work import ContinueEarlier, IllegalEvent, KeepBest, RestoreBest, RunTraining, Trained
 from aims_pax.record.checkpoint import from_plain, to_plain
 
 
@@ -49,27 +41,6 @@ def test_it_stops_exactly_at_the_maximum_of_epochs():
     rules = ConvergeRules((0,), patience=50, margin=0.0, max_epochs=7, epochs_per_visit=3)
     state, _, _ = run([1 / k for k in range(1, 30)], rules)
     assert state.members[0].epochs == 7
-
-
-def test_a_learning_rate_that_falls_to_zero_is_that_of_the_visit_also_after_more_epochs_were_asked_for():
-    rules = ConvergeRules((0,), 50, 0.0, max_epochs=4, lr_to_zero=True)
-    assert [rules.lr_factor(v) for v in range(6)] == [1.0, 0.75, 0.5, 0.25, 0.0, 0.0]
-    assert replace(rules, max_epochs=8).lr_factor(4) == 0.5
-    assert replace(rules, epochs_per_visit=2).lr_factor(1) == 0.5
-    assert replace(rules, max_epochs=math.inf).lr_factor(3) is None
-    assert replace(rules, lr_to_zero=False).lr_factor(3) is None
-
-
-@pytest.mark.parametrize("to_zero", [True, False])
-def test_epochs_used_up_are_a_fault_only_where_the_learning_rate_has_not_fallen(to_zero):
-    rules = ConvergeRules((0,), 50, 0.0, max_epochs=3, lr_to_zero=to_zero)
-    said, state = [], convergence.begin(rules)
-    for loss in (3.0, 2.0, 1.0):
-        (work,) = convergence.outstanding(state, rules)
-        state, effects = convergence.step(state, Trained(work, 10, (loss,), (loss,)), rules)
-        said += [e.text for e in effects if isinstance(e, LogMessage)]
-    (text,) = said
-    assert ("not converged yet" in text) != to_zero
 
 
 def test_more_epochs_go_on_and_more_patience_too_but_nothing_else():

@@ -5,13 +5,9 @@ import json
 
 import numpy as np
 import pytest
-from rich.console import Console
 
-from aims_pax.commands import run as runs
 from aims_pax.dataset import read_extxyz
-from aims_pax.models.mace import training
 from aims_pax.settings import dump, read_settings
-from aims_pax.stages.pretraining import run_pretraining
 from tests.projects import command, write_project
 
 TEACHER = '''
@@ -85,22 +81,6 @@ def test_the_first_epoch_on_the_reference_begins_with_what_was_learnt(run):
     first = next(loss for stage, loss in rows if stage == "initial")
     assert len(free) == 10 / 2
     assert first < free[0]
-
-
-def test_the_learning_rate_falls_to_zero(tmp_path, monkeypatch):
-    settings = read_settings(project(tmp_path / "falls", lr=0.02, max_epochs=4))
-    rates, epoch = {}, training._epoch
-
-    def noted(member, *rest):
-        rates.setdefault(member.name, []).append(member.optimiser.param_groups[0]["lr"])
-        return epoch(member, *rest)
-
-    monkeypatch.setattr(training, "_epoch", noted)
-    with runs._opened(settings, Console(quiet=True)) as run:
-        run_pretraining(run)
-    assert len(rates) == 2
-    for seen in rates.values():
-        assert seen == pytest.approx([0.02, 0.015, 0.01, 0.005])
 
 
 def test_the_learning_rate_afterwards_is_small_unless_it_is_written(tmp_path):

@@ -79,7 +79,6 @@ class DiffusionModel(GenerativeModel):
         schedule: bool = True,
         margin: float = 0.0,
         patience: int | None = None,
-        lr_factor: float | None = None,
     ) -> list[MemberResult]:
         """One visit; its randomness is named by the seed of the member and its numbers of epochs and steps."""
         done: dict[int, DiffusionTrainer] = {}

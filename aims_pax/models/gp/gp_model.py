@@ -63,7 +63,6 @@ class GPModel(ForceFieldModel):
         schedule: bool = True,
         margin: float = 0.0,
         patience: int | None = None,
-        lr_factor: float | None = None,
     ) -> list[MemberResult]:
         """One fit of each member; the number of epochs changes nothing."""
 

@@ -200,7 +200,6 @@ class Ensemble(ForceFieldModel):
         schedule: bool = True,
         margin: float = 0.0,
         patience: int | None = None,
-        lr_factor: float | None = None,
     ) -> list[MemberResult]:
         """One training visit of each member in `data` ({member: its data}, or data of all members in order).
 
@@ -209,7 +208,7 @@ class Ensemble(ForceFieldModel):
         fixes them.
         """
         words = words if words is not None else ("train", self.visits)
-        plan = TrainingPlan(epochs, words, valid_skip, schedule, margin, patience, self.compiled, lr_factor)
+        plan = TrainingPlan(epochs, words, valid_skip, schedule, margin, patience, self.compiled)
         chosen = self._chosen(data)
         self._count(chosen, epochs)
         before = [(member, member.arrays()) for member, _ in chosen]
@@ -241,7 +240,6 @@ class Ensemble(ForceFieldModel):
         schedule: bool = True,
         margin: float = 0.0,
         patience: int | None = None,
-        lr_factor: float | None = None,
     ) -> Future[dict[int, Visited]]:
         """The same visit in the processes of `pool`; pass the result of the future to `take`.
 
@@ -253,7 +251,7 @@ class Ensemble(ForceFieldModel):
             known = member.statistics
             take_statistics(member, self.graphs.of(own.train), self._graphs(own)[0], self.atomic_energies)
             self.version += member.statistics is not known
-        plan = TrainingPlan(epochs, words, valid_skip, schedule, margin, patience, self.compiled, lr_factor)
+        plan = TrainingPlan(epochs, words, valid_skip, schedule, margin, patience, self.compiled)
         sets = {self.members[m]: own for m, own in data.items()}
         return together(dict(zip(data, pool.train(sets, plan, stop), strict=True)))
 

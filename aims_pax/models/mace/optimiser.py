@@ -120,10 +120,10 @@ class Schedule:
         if not self.plateau:
             self.lr *= self.gamma
 
-    def apply(self, optimiser: torch.optim.Optimizer, factor: float | None = None) -> None:
-        """Set the learning rate of every group: the present one, or this multiple of TRAINING.lr."""
+    def apply(self, optimiser: torch.optim.Optimizer) -> None:
+        """Set the learning rate of every group."""
         for group in optimiser.param_groups:
-            group["lr"] = self.lr if factor is None else self.initial * factor
+            group["lr"] = self.lr
 
     def forget_best(self) -> None:
         """Forget the best loss, with which those of another loss function cannot be compared."""

@@ -41,7 +41,6 @@ class TrainingPlan:
     margin: improvement means best − loss > margin, in units of the loss.
     patience: a new optimiser after more than so many validations in a row without improvement; None: never.
     compiled: whether training may be compiled, see `compile_policy`.
-    lr_factor: the learning rate as a multiple of TRAINING.lr; None: that of the member's schedule.
     """
 
     epochs: int
@@ -51,12 +50,6 @@ class TrainingPlan:
     margin: float = 0.0
     patience: int | None = None
     compiled: compile_cache.CompileMode = "never"
-    lr_factor: float | None = None
-
-    @property
-    def scheduled(self) -> bool:
-        """Whether the member's schedule sets the learning rate and changes it."""
-        return self.schedule and self.lr_factor is None
 
 
 def training_round(
@@ -75,7 +68,7 @@ def training_round(
     before = member.arrays()
     own = weighted_graphs(member, [*train, *copies])
     _compile(member, train, plan, loss)
-    member.schedule.apply(member.optimiser, plan.lr_factor)
+    member.schedule.apply(member.optimiser)
     history: list[EpochResult] = []
     kicked, skipped = False, 0
     for epoch in range(plan.epochs):
@@ -91,9 +84,9 @@ def training_round(
             member.seen = validate(member, valid, loss)
             kicked |= _take_in(member, len(valid), plan)
             looked = astuple(member.seen)
-        if plan.scheduled:
+        if plan.schedule:
             member.schedule.after_epoch()
-        member.schedule.apply(member.optimiser, plan.lr_factor)
+        member.schedule.apply(member.optimiser)
         history.append(EpochResult(member.epochs, mean, *looked))
     restored = not member.finite()
     if restored:
@@ -214,7 +207,7 @@ def _take_in(member: Member, frames: int, plan: TrainingPlan) -> bool:
     loss = member.seen.loss
     comparable = member.progress.comparable(frames)
     improved = member.progress.look(loss, frames, plan.margin)
-    if plan.scheduled:
+    if plan.schedule:
         member.schedule.after_validation(loss, comparable)
     if member.settings.training.swa:
         member.swa.add(member.weights, restart=improved)

@@ -206,14 +206,3 @@ def test_stop_is_looked_at_before_every_batch():
             made, TRAIN, VALID, plan(5), loss(made), stop=lambda: asked.append(1) or len(asked) > 3
         )
     assert len(asked) == 4
-
-
-@pytest.mark.parametrize("scheduler", ["ReduceLROnPlateau", "ExponentialLR"])
-def test_a_visit_with_a_learning_rate_of_its_own_leaves_the_schedule_alone(scheduler):
-    made = member(scheduler=scheduler, scheduler_patience=0, lr_scheduler_gamma=0.5)
-    training_round(made, TRAIN, VALID, plan(3, lr_factor=0.25), loss(made))
-    assert made.optimiser.param_groups[0]["lr"] == pytest.approx(0.25 * 0.01)
-    assert made.schedule.lr == 0.01
-    frozen = [p.detach().clone() for p in made.weights]
-    training_round(made, TRAIN, VALID, plan(1, lr_factor=0.0), loss(made))
-    assert all(torch.equal(a, b) for a, b in zip(frozen, made.weights, strict=True))
