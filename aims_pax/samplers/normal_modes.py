@@ -51,7 +51,8 @@ THZ = 1e-3 / units.fs * 2 * np.pi  # ω in ASE's units (√(eV/u)/Å) of 1 THz, 
 H = 4.135667696e-3  # eV/THz: Planck's constant
 REST = 0.01  # THz: slower modes are translations, or imaginary if below zero
 LARGEST = 0.5  # Å: a mode that displaces an atom by more (root mean square) is not harmonic
-AMPLITUDES = ("gaussian", "uniform", "time", "scan")
+IN_SEQUENCE = ("time", "scan")  # amplitudes that follow from the number of the structure, not from chance
+AMPLITUDES = ("gaussian", "uniform", *IN_SEQUENCE)
 AT_ONCE = 64  # frames displaced together
 
 

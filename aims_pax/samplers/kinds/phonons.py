@@ -15,7 +15,15 @@ from aims_pax.frames import Frame
 from aims_pax.potential import Potential
 from aims_pax.sampler import Sample, Sampler, SamplingError
 from aims_pax.samplers.force_constants import force_constants
-from aims_pax.samplers.normal_modes import AMPLITUDES, Modes, Window, displacements, modes, small_vibrations
+from aims_pax.samplers.normal_modes import (
+    AMPLITUDES,
+    IN_SEQUENCE,
+    Modes,
+    Window,
+    displacements,
+    modes,
+    small_vibrations,
+)
 from aims_pax.samplers.relax import relax
 from aims_pax.settings.augment import OptionalReal
 from aims_pax.settings.fields import Flag, Real, key
@@ -138,11 +146,12 @@ class PhononSampler:
                     "system": system.name,
                     "temperature": float(self.temperature),
                 }
-                self._made[system.name] += 1
+                if self.amplitudes in IN_SEQUENCE:
+                    self._made[system.name] += 1
                 yield Sample(m.frame.moved(m.frame.positions + next(u)), None, origin)
 
     def state_arrays(self) -> dict[str, NDArray[Any]]:
-        """The number of structures of each system."""
+        """The number of structures of each system; nothing where amplitudes are drawn at random."""
         return {system: np.array(n) for system, n in self._made.items()}
 
     def load_state_arrays(self, arrays: Mapping[str, NDArray[Any]]) -> None:
