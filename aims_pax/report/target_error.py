@@ -122,8 +122,10 @@ def target_verdict(run: RunRecord) -> TargetVerdict | None:
     verdicts = [(_kind(e, target), e) for e in systems]
     kind = next((k for k in ("unreachable", "missed", "doubtful") if k in dict(verdicts)), "reached")
     of_kind = [e for k, e in verdicts if k == kind]
-    measured = "" if all(e.tested for e in of_kind) else f" {MEASURES}"
-    return TargetVerdict(kind, _words(kind, of_kind, target, asked) + measured)
+    said = kind == "doubtful" or all(
+        e.tested for e in of_kind
+    )  # of doubtful ones more test frames are the next step
+    return TargetVerdict(kind, _words(kind, of_kind, target, asked) + ("" if said else f" {MEASURES}"))
 
 
 def what_labels_bring(run: RunRecord) -> list[str]:

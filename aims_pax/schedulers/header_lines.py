@@ -123,11 +123,23 @@ def refuse_other_marks(header: str, directive: str) -> None:
     Traceback (most recent call last):
     ValueError: '#sbatch --time=1:00' holds options, but does not begin with #SBATCH; write it so, or remove the line
     """
-    for line in header.replace("\\\n", " ").splitlines():  # a command may be continued on the next line
-        if not line.lstrip().startswith(directive) and OPTIONS.match(line):
+    lines = header.replace("\\\n", " ").splitlines()  # a command may be continued on the next line
+    for k, line in enumerate(lines):
+        if line.lstrip().startswith(directive) or not OPTIONS.match(line):
+            continue
+        if not _quote_is_open(lines[:k]):
             raise ValueError(
                 f"{line!r} holds options, but does not begin with {directive}; write it so, or remove the line"
             )
+
+
+def _quote_is_open(lines: Iterable[str]) -> bool:
+    """Whether a quote is still open after these lines of a shell script."""
+    try:
+        shlex.split("\n".join(lines), comments=True)
+    except ValueError:
+        return True
+    return False
 
 
 def _in_quotes(word: str) -> str:

@@ -4,7 +4,14 @@ import re
 
 import pytest
 
-from aims_pax.schedulers.header_lines import HeaderOption, HeaderSyntax, refuse, replaced, resources
+from aims_pax.schedulers.header_lines import (
+    HeaderOption,
+    HeaderSyntax,
+    refuse,
+    refuse_other_marks,
+    replaced,
+    resources,
+)
 from aims_pax.schedulers.registry import known_schedulers
 
 JOINED = HeaderSyntax("#PBS", "qsub", {"l": 1, "N": 1, "V": 0, "z": 0}, {}, joined=True)
@@ -103,3 +110,10 @@ def test_quotes_inside_a_word_that_is_written_again_stay():
     line = syntax.without("#BSUB -J mine -R 'select[type==\"any\"]'", {"J"})
     assert line == "#BSUB -R 'select[type==\"any\"]'"
     assert syntax.options(line)[0].value == 'select[type=="any"]'
+
+
+def test_an_option_in_a_quoted_text_over_several_lines_is_no_option_of_the_scheduler():
+    quoted = """#SBATCH -N 1\n# it's a comment\nexport ARGS="\n  --bind-to core\n"\n"""
+    refuse_other_marks(quoted, "#SBATCH")
+    with pytest.raises(ValueError, match="--time=1:00"):
+        refuse_other_marks(f"{quoted}--time=1:00\n", "#SBATCH")
