@@ -2,6 +2,7 @@
 
 import ast
 from collections import defaultdict
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -94,10 +95,15 @@ def test_a_word_of_the_field_finds_a_file(what):
     assert found, f"{what}: no file is called {' or '.join(WORDS[what])}"
 
 
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def test_public_names_mean_one_thing():
     homes = defaultdict(set)
     for path in PACKAGE.rglob("*.py"):
-        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        for node in tree(path).body:
             if isinstance(node, ast.ClassDef | ast.FunctionDef) and not node.name.startswith("_"):
                 homes[node.name].add(str(path.relative_to(PACKAGE)))
     several = {
@@ -113,7 +119,7 @@ def test_names_say_what_a_thing_is():
     """No participles that leave open what they hold: house.md bans these from names."""
     found = []
     for path in sorted(PACKAGE.rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(tree(path)):
             name = next((getattr(node, a) for a in ("id", "attr", "name", "arg") if hasattr(node, a)), None)
             if isinstance(name, str) and BANNED & set(name.lower().split("_")):
                 found.append(f"{path.relative_to(PACKAGE)}: {name}")
@@ -123,7 +129,7 @@ def test_names_say_what_a_thing_is():
 def decides(path: Path) -> bool:
     """Whether a function of this module has a branch or a loop."""
     kinds = (ast.If, ast.IfExp, ast.For, ast.While, ast.Try, ast.comprehension, ast.BoolOp, ast.Match)
-    functions = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.FunctionDef)]
+    functions = [n for n in ast.walk(tree(path)) if isinstance(n, ast.FunctionDef)]
     return any(isinstance(node, kinds) for f in functions for node in ast.walk(f))
 
 
