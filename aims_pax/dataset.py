@@ -154,11 +154,7 @@ class Dataset:
 
     def require(self, n: int) -> None:
         """Raise RestartError if there are fewer than n entries: data that the run needs is not in this folder."""
-        if len(self.entries) < n:
-            raise RestartError(
-                f"{self.folder}: the restart expects {n} dataset entries, found {len(self.entries)}; restore the "
-                "removed files (or MISC.dataset_dir, where it was changed), or start again in an empty folder"
-            )
+        _require(self.folder, len(self.entries), n)
 
     def keep_first(self, n: int) -> None:
         """Remove all entries after the first n (a restart adds them again); labelled frames are not removed.
@@ -228,6 +224,20 @@ class Dataset:
                     raise RestartError(
                         f"{splits}:{number}: frame {error.args[0]} is not in {pool}; restore that file"
                     ) from error
+
+
+def require_stored(folder: Path, n: int) -> None:
+    """`Dataset.require` for a folder that is not opened: only the lines of its list of entries are counted."""
+    splits = folder / ENTRIES
+    _require(folder, splits.read_bytes().count(b"\n") if splits.exists() else 0, n)
+
+
+def _require(folder: Path | None, found: int, n: int) -> None:
+    if found < n:
+        raise RestartError(
+            f"{folder}: the restart expects {n} dataset entries, found {found}; restore the removed files (or "
+            "MISC.dataset_dir, where it was changed), or start again in an empty folder"
+        )
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from ase.data import chemical_symbols
 from aims_pax import seeds
 from aims_pax.commands.check.model_kind import wrong_model_kind
 from aims_pax.commands.check.shell_syntax import check_shell_syntax
-from aims_pax.dataset import only_known, read_extxyz
+from aims_pax.dataset import only_known, read_extxyz, require_stored
 from aims_pax.errors import AimsPaxError, LabelError, SettingsError, SetupError
 from aims_pax.given_data import GivenFile
 from aims_pax.isolated_atoms import isolated
@@ -29,7 +29,7 @@ from aims_pax.models.kinds import kind_of_file, kind_of_run
 from aims_pax.potentials.baseline import KEY, Baseline
 from aims_pax.potentials.delta_kind import without_atoms_of
 from aims_pax.potentials.named import canonical_spec, contents_of_potential
-from aims_pax.record.checkpoint import exists
+from aims_pax.record.checkpoint import Checkpoint, exists
 from aims_pax.record.folder import RunFolder
 from aims_pax.record.log import only_errors
 from aims_pax.record.restart_compatibility import ELEMENTS, WITHOUT, as_begun, refuse_changes
@@ -79,7 +79,7 @@ def stop_at_first(settings: Settings, systems: Sequence[System]) -> None:
 def refusals(settings: Settings, systems: Sequence[System]) -> Iterator[str]:
     """For `check`: the errors of all checks; the expensive ones run only if the others found none."""
     found = False
-    for look in (*BEFORE, check_start, check_extras, foundation_elements):
+    for look in (*BEFORE, check_start, check_stored_data, check_extras, foundation_elements):
         for text in _said(look, settings, systems):
             found = True
             yield text
@@ -102,6 +102,15 @@ def check_start(settings: Settings, systems: Sequence[System]) -> None:
     begun = exists(RunFolder(settings).restart / "initial")
     if settings.initial_dataset is None and not has_given_data(settings) and not begun:
         raise SettingsError(NOTHING)
+
+
+def check_stored_data(settings: Settings, systems: Sequence[System]) -> None:
+    """Raise RestartError when the data folder lacks structures that the snapshots of this run count on."""
+    folder = RunFolder(settings)
+    for stage in ("explore", "initial"):  # what a restart continues from
+        if (snapshot := Checkpoint(folder, stage).read()) is not None:
+            require_stored(folder.data, int(snapshot.remarks["entries"]))
+            return
 
 
 def has_given_data(settings: Settings) -> bool:
