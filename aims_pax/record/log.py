@@ -64,6 +64,32 @@ def to_console(console: Console, level: str) -> Iterator[None]:
         ROOT.propagate = propagate
 
 
+class _Collector(logging.Handler):
+    """Appends the text of each warning to a list, once."""
+
+    def __init__(self, texts: list[str]) -> None:
+        super().__init__(logging.WARNING)
+        self.texts = texts
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if (text := record.getMessage()) not in self.texts:
+            self.texts.append(text)
+
+
+@contextlib.contextmanager
+def collected_warnings() -> Iterator[list[str]]:
+    """The warnings of aims-PAX inside the block, in this list instead of on the terminal."""
+    texts: list[str] = []
+    handler, propagate = _Collector(texts), ROOT.propagate
+    ROOT.addHandler(handler)
+    ROOT.propagate = False
+    try:
+        yield texts
+    finally:
+        ROOT.removeHandler(handler)
+        ROOT.propagate = propagate
+
+
 @contextlib.contextmanager
 def only_errors(name: str) -> Iterator[None]:
     """Inside the block this logger, and those below it without a level of their own, log nothing but errors.

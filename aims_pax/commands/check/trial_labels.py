@@ -27,6 +27,7 @@ from aims_pax.potentials.bundled import bundled_potential
 from aims_pax.potentials.factory import calculator_potential, make_potential
 from aims_pax.record import folder_owners
 from aims_pax.record.folder import RunFolder
+from aims_pax.record.log import collected_warnings
 from aims_pax.report.formatting import plural
 from aims_pax.settings.augment import CallSpec
 from aims_pax.settings.bundled_models import BUNDLED
@@ -70,9 +71,16 @@ def check_verdict(settings: Settings, wanted: bool = False) -> CheckResult:
     folder_owners.check_owner(RunFolder(settings), settings.model.name)
     systems = read_geometries(settings)
     smallest = min(systems, key=lambda s: len(s.frame))
-    if refused := list(refusals(settings, systems)):
+    with collected_warnings() as logged:
+        refused = list(refusals(settings, systems))
+    if refused:
         raise SettingsError("\n".join(refused))
-    warnings = [*_programs(settings), *_device(settings, wanted), *mixed_data.warnings(settings, systems)]
+    warnings = [
+        *logged,
+        *_programs(settings),
+        *_device(settings, wanted),
+        *mixed_data.warnings(settings, systems),
+    ]
     warnings += kind_of_run(settings).remarks(settings)
     calculators = _calculators(settings)
     seconds = _tries(calculators, smallest, wanted)

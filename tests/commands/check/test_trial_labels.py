@@ -31,6 +31,27 @@ def test_what_only_shows_at_the_first_label_is_found(tmp_path):
         trial_labels.check_verdict(settings(tmp_path, {"REFERENCE": wrong}))
 
 
+def test_a_warning_about_the_blocks_is_counted_with_the_others(tmp_path):
+    blocks = {
+        "type": "slurm",
+        "project_name": "run",
+        "calc_dir": "calculations",
+        "worker_str": "true",
+        "executor": "auto",
+        "slurm_str": "#SBATCH -N 1",
+        "parsl_options": {
+            "nodes_per_block": 1,
+            "init_blocks": 1,
+            "min_blocks": 1,
+            "max_blocks": 1,
+            "label": "blocks",
+        },
+    }
+    said = trial_labels.check_verdict(settings(tmp_path, {"REFERENCE": XTB, "CLUSTER": blocks}))
+    assert said.text.startswith("ready for a run (1 warning, see above)")
+    assert "CLUSTER.slurm_str sets no walltime" in said.warnings[0]
+
+
 def with_samplers(folder, *samplers):
     """Settings whose first structures come from these samplers."""
     replaced = {"initial_sampling": None, "initial_calculator": None}
