@@ -73,6 +73,30 @@ def redirects(command: str) -> bool:
     return bool(written_by(command)) or OUTPUT in command
 
 
+def simple_commands(command: str) -> list[tuple[list[str], str]]:
+    """The words of each simple command, without redirections, and the operator that ends it ("" for the last).
+
+    >>> simple_commands("module load x; srun aims.x > aims.out &")
+    [(['module', 'load', 'x'], ';'), (['srun', 'aims.x'], '&')]
+    """
+    found: list[tuple[list[str], str]] = []
+    words: list[str] = []
+    redirected = False
+    for token in _token.finditer(command):
+        text = token["operator"] or token["space"] or ""
+        if token["word"]:
+            if not redirected:
+                words.append(_unquoted(token["word"]))
+            redirected = False
+        elif text in _ends_command or (token["space"] and "\n" in text and not text.startswith("\\")):
+            if words:
+                found.append((words, text.strip()))
+            words, redirected = [], False
+        elif token["operator"]:
+            redirected = True
+    return [*found, *([(words, "")] if words else [])]
+
+
 def _targets(command: str) -> Iterator[str]:
     words: list[str] = []  # of the current simple command
     operator = ""
