@@ -62,7 +62,13 @@ def refused_by_samplers(
 def noteworthy(settings: Settings, systems: Sequence[System]) -> Iterator[tuple[Place, str]]:
     """(place, text) for lines of the geometries that have no effect or an unexpected one."""
     tables = settings.md_by_system
+    first: dict[str, str] = {}  # frame → the first geometry with it
     for system in systems:
+        if (other := first.setdefault(system.frame.id, system.name)) != system.name:
+            yield (
+                GEOMETRY,
+                f"{other} and {system.name} are the same structure; each has trajectories and initial labels of its own",
+            )
         if not tables or system.name in tables:
             place: Place = ("MD", system.name) if tables else ("MD",)
             yield from without_pressure(settings.md_of(system.name), [system], settings.samplers, place)

@@ -126,3 +126,11 @@ def test_an_isolated_atom_is_said_to_set_its_atomic_energy_only(folder):
     plain = MACE + "ARCHITECTURE:\n  model: MACE\n"
     (found,) = [w for w in check(folder, PROJECT, "atom 0 0 0 O\n", plain).warnings if "single atom" in w]
     assert "ScaleShiftMACE" not in found
+
+
+def test_one_structure_under_two_names_is_said(folder):
+    settings = check(folder, PROJECT, WATER)
+    (folder / "copy.in").write_text(WATER)
+    systems = [*read_systems(folder / "geometry.in"), *read_systems(folder / "copy.in")]
+    (note,) = [text for _, text in geometry_rules.noteworthy(settings, systems)]
+    assert note.startswith("geometry and copy are the same structure")
