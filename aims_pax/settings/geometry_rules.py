@@ -67,7 +67,7 @@ def noteworthy(settings: Settings, systems: Sequence[System]) -> Iterator[tuple[
         if (other := first.setdefault(system.frame.id, system.name)) != system.name:
             yield (
                 GEOMETRY,
-                f"{other} and {system.name} are the same structure; each has trajectories and initial labels of its own",
+                f"{other} and {system.name} are the same structure; each has trajectories and labels of its own",
             )
         if not tables or system.name in tables:
             place: Place = ("MD", system.name) if tables else ("MD",)
