@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ MAY_BE_ABSENT = {
     AUGMENTATION,
     FOUNDATION,
 }  # if absent: the run does not have that stage, or its models begin from random weights
+WORKER = "worker_str"  # commands, one a line
 INEFFECTIVE = frozenset({"aims_lib_path", "parallel", "mol_idxs", "keep_checkpoints", "restart_latest"})
 
 
@@ -284,6 +286,9 @@ class _Reader:
             return None
         for key, text in section.oddities():
             self.warnings.append(document.problem((*place, key), text))
+        if (*place, WORKER) in document.joined and not re.search(";|&&", str(raw[WORKER])):
+            text = "its lines are joined to one command; begin the text with | to keep them apart"
+            self.warnings.append(document.problem((*place, WORKER), text))
         return section
 
     def _renamed(

@@ -47,11 +47,13 @@ class Problem:
 
 @dataclass
 class Document:
-    """One settings file: plain Python values and the line of each key."""
+    """One settings file: plain Python values and the line of each key. joined: texts of several lines of the file that
+    YAML makes one line."""
 
     file: str
     data: dict[str, Any]
     lines: dict[Place, int] = field(default_factory=dict)
+    joined: set[Place] = field(default_factory=set)
 
     def line(self, place: Place) -> int:
         """The line of the key, or of the innermost enclosing table in the file; 0 if there is none."""
@@ -82,14 +84,14 @@ def read_document(path: Path, name: str) -> Document:
         raise SettingsError(
             f"{name}:{root.start_mark.line + 1}: expected sections such as MISC: at the top level"
         )
-    reader = _Values(name)
+    reader = _Values(name, text)
     try:
         data = reader.value(root, ())
     except RecursionError as error:
         raise SettingsError(f"{name}: nested too deeply to be a settings file") from error
     if reader.problems:
         raise SettingsError("\n".join(str(p) for p in sorted(set(reader.problems))))
-    return Document(name, data, reader.lines)
+    return Document(name, data, reader.lines, reader.joined)
 
 
 def plain_word(text: str) -> Any:
@@ -120,9 +122,10 @@ class _Loader(yaml.SafeLoader):
 class _Values:
     """Converts YAML nodes to Python values and records the line of every key and all problems."""
 
-    def __init__(self, file: str) -> None:
-        self.file = file
+    def __init__(self, file: str, text: str) -> None:
+        self.file, self.text = file, text
         self.lines: dict[Place, int] = {}
+        self.joined: set[Place] = set()
         self.problems: list[Problem] = []
         self._open: list[int] = []  # nodes being read: an alias to one of them would recurse forever
         self._seen = 0
@@ -182,6 +185,10 @@ class _Values:
 
     def _scalar(self, node: yaml.ScalarNode, place: Place) -> Any:
         kind = node.tag.removeprefix("tag:yaml.org,2002:")
+        written = self.text[node.start_mark.index : node.end_mark.index].splitlines()
+        lines = sum(bool(line.strip()) for line in written) - (node.style == ">")  # `>` has a line of its own
+        if node.style != "|" and lines > 1 and "\n" not in node.value.strip():
+            self.joined.add(place)
         if kind == _PLAIN:
             return plain_word(node.value)
         if kind == "str":

@@ -141,6 +141,25 @@ def test_slurm_needs_its_keys_and_a_calculator_with_them_is_slurm(tmp_path):
     ]
 
 
+@pytest.mark.parametrize(
+    ("written", "joined"),
+    [
+        (">\n    module load a\n    export B=1", True),
+        (">-\n    module load a\n\n    ", False),
+        ("module load a\n    export B=1", True),
+        ('"module load a\n    export B=1"', True),
+        ("|\n    module load a\n    export B=1", False),
+        (">\n    module load a;\n    export B=1", False),
+        ("module load a", False),
+    ],
+)
+def test_commands_that_yaml_joins_to_one_are_warned_of(tmp_path, written, joined):
+    cluster = SLURM.replace("worker_str: module load x", f"worker_str: {written}")
+    found = [w for w in read(tmp_path, PROJECT + cluster).warnings if "worker_str" in w]
+    assert len(found) == joined
+    assert all("its lines are joined to one command; begin the text with |" in w for w in found)
+
+
 def test_the_header_of_another_scheduler_is_one_clear_error(tmp_path):
     text = PROJECT + SLURM.replace("  slurm_str: |\n", "  sge_str: |\n").replace(
         "#SBATCH --time=1:00:00", "#$ -q a"
