@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ase import Atoms
     from ase.calculators.calculator import Calculator
 
+AT_ONCE = 32  # frames that `evaluations` evaluates together
 MOVED = 1e-4  # Å: far above the rounding of positions that a calculator reads from its files
 
 
@@ -82,6 +83,25 @@ class Electrons(Protocol):
     def dressed(self, frame: Frame) -> Frame:
         """The frame with the initial charges and moments that the calculator reads from the atoms."""
         ...
+
+
+def evaluations(
+    potential: Potential, frames: Sequence[Frame]
+) -> Iterator[tuple[Sequence[Frame], Evaluation]]:
+    """All members on any number of frames: some of the frames at a time, with NumPy arrays in double precision."""
+    import torch
+
+    for k in range(0, len(frames), AT_ONCE):
+        part = frames[k : k + AT_ONCE]
+        bound = potential.bind(part)
+        positions = torch.tensor(np.concatenate([f.positions for f in part]), dtype=torch.float64)
+        cells = torch.tensor(np.stack([f.cell for f in part]), dtype=torch.float64)
+        said = bound(positions.to(bound.device), cells.to(bound.device))
+        energies, forces, own = (
+            None if v is None else torch.as_tensor(v).detach().cpu().double().numpy()
+            for v in (said.energies, said.forces, said.spread)
+        )
+        yield part, Evaluation(energies, forces, spread=own)
 
 
 class CalculatorPotential:

@@ -40,16 +40,18 @@ import priors
 import torch
 from label_efficiency import Efficiency
 
-from aims_pax.core.active_learning_state import State, mean_force_mae
-from aims_pax.core.error_calibration import ErrorCalibration, fit_error_map
+from aims_pax.core.active_learning_state import State
+from aims_pax.core.error_calibration import Drift, ErrorCalibration
 from aims_pax.core.stop_rule import decide
 from aims_pax.core.uncertainty import atomic_sd
+from aims_pax.dataset import Dataset
 from aims_pax.frames import Frame
 from aims_pax.md import MDState, advance
 from aims_pax.models.mace import Ensemble
 from aims_pax.record.arrays import unpack_arrays
 from aims_pax.record.checkpoint import from_plain
 from aims_pax.settings import read_settings
+from aims_pax.stages.active_learning import MEASURED
 
 CONFIDENCE = 0.9
 Pairs = np.ndarray  # (F, 2): spread and error of each frame, eV/Å
@@ -111,7 +113,8 @@ class Stopping(Efficiency):
         ensemble = Ensemble.build(settings.mace, seeds, elements, mine)
         measured: dict[int, Pairs] = {}
         found: dict[tuple[int, int], Moment] = {}
-        validation: list[float] = []
+        drifts: list[Drift] = []
+        known, dataset = ErrorCalibration(), Dataset(mine / "data")
         for path in sorted((mine / "restart" / "explore").glob("state-*.npy")):
             _, meta = unpack_arrays(path.read_bytes())
             version, state = int(meta["version"]), from_plain(State, meta["state"])
@@ -119,11 +122,14 @@ class Stopping(Efficiency):
                 weights, _ = unpack_arrays((path.parent / f"weights-{version:06d}.npy").read_bytes())
                 ensemble.restore(weights)
                 measured[version] = spreads_and_errors(ensemble, frames, true)
+                before, known = known, known.trained(validation(ensemble, dataset, meta), CONFIDENCE)
                 if own:
                     visited = self.visited(ensemble, starts, settings.md)
                     measured[version] = spreads_and_errors(ensemble, *visited)
             [(_, stored)] = state.calibrations
-            calibration = by_todays_rule(stored, mean_force_mae(state), validation)
+            drifts += [before.drift] * (len(stored.pairs) - len(drifts))
+            before = known  # labels that follow without a training are predicted by these models
+            calibration = by_todays_rule(stored, known, drifts)
             said = {t: decide(calibration, state.n_train, t, CONFIDENCE) for t in targets}
             spreads, errors = measured[version].T
             fitted = calibration.map
@@ -147,11 +153,25 @@ class Stopping(Efficiency):
         return frames, [atoms.arrays["REF_forces"] for atoms in told]
 
 
-def by_todays_rule(stored: ErrorCalibration, now: float, validation: list[float]) -> ErrorCalibration:
-    """A calibration, judged today. now: validation error, eV/Å. validation: that of the time of each pair, extended."""
-    validation += [now] * (len(stored.pairs) - len(validation))
-    pairs = tuple(replace(p, valid=v) for p, v in zip(stored.pairs, validation, strict=True))
-    return replace(stored, pairs=pairs, valid=now, map=fit_error_map(pairs, CONFIDENCE))
+def validation(
+    ensemble: Ensemble, dataset: Dataset, meta: dict[str, Any]
+) -> tuple[tuple[str, float, float], ...]:
+    """(frame, spread, error) of the newest validation structures of a snapshot, as active learning measures them."""
+    entries = dataset.entries[: int(meta["remarks"]["entries"])]
+    newest = list(dict.fromkeys(e.frame for e in entries if e.split == "valid"))[-MEASURED:]
+    labelled = [dataset.frames[frame] for frame in newest]
+    pairs = spreads_and_errors(
+        ensemble, [one.frame for one in labelled], [one.label.forces for one in labelled]
+    )
+    return tuple((frame, float(s), float(e)) for frame, (s, e) in zip(newest, pairs, strict=True))
+
+
+def by_todays_rule(
+    stored: ErrorCalibration, known: ErrorCalibration, drifts: list[Drift]
+) -> ErrorCalibration:
+    """A calibration, judged today. known: what is known of the models now. drifts: of the models at each pair."""
+    pairs = tuple(replace(p, drift=d) for p, d in zip(stored.pairs, drifts, strict=True))
+    return replace(stored, pairs=pairs, drift=known.drift, validation=known.validation).fitted(CONFIDENCE)
 
 
 def spreads_and_errors(ensemble: Ensemble, frames: list[Frame], true: list[Any]) -> Pairs:

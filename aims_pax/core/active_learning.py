@@ -503,7 +503,7 @@ def _trained(state: State, event: Trained, rules: ExploreRules) -> tuple[State, 
     window = state.window.trained(event.work.epochs)
     state = replace(state, visit=state.visit + 1, force_mae=event.force_mae, moved_last=False, window=window)
     mae = mean_force_mae(state)
-    state, said = with_validation(state, rules)
+    state, said = with_validation(state, event.measured, rules)
     if not state.warm_up.done:
         state = replace(state, warm_up=state.warm_up.trained(event.work.epochs, mae))
         if state.warm_up.done:

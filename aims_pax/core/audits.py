@@ -11,11 +11,11 @@ import math
 from dataclasses import replace
 
 from aims_pax import seeds
-from aims_pax.core.active_learning_state import BackgroundLabel, State, mean_force_mae, with_request
-from aims_pax.core.error_calibration import ErrorCalibration, fit_error_map
+from aims_pax.core.active_learning_state import BackgroundLabel, State, with_request
+from aims_pax.core.error_calibration import ErrorCalibration
 from aims_pax.core.rules import ExploreRules
 from aims_pax.core.stop_rule import FEWEST_AUDITS, NEW_REGION, StopDecision, decide
-from aims_pax.core.work import Effect, LogMessage, MeasuredError
+from aims_pax.core.work import Effect, FrameError, LogMessage, MeasuredError
 
 CHANCE = 0.1  # of a check to be drawn, once an audit frame is due
 EARLY = 20  # checks for each of the first FEWEST_AUDITS frames of a system
@@ -42,8 +42,7 @@ def with_systems(state: State, rules: ExploreRules) -> State:
     """The state with a calibration for each system, fitted and judged by the present rules."""
     known = dict(state.calibrations)
     systems = dict.fromkeys(t.system for t in state.trajectories)
-    found = {s: known.get(s, ErrorCalibration()) for s in systems}
-    found = {s: replace(c, map=fit_error_map(c.pairs, rules.confidence)) for s, c in found.items()}
+    found = {s: known.get(s, ErrorCalibration()).fitted(rules.confidence) for s in systems}
     state = replace(state, calibrations=tuple(found.items()), decisions=())
     if rules.target_error > 0:
         judged = tuple((s, _judged(state, c, rules)) for s, c in found.items())
@@ -75,18 +74,19 @@ def with_error(
     return state, said
 
 
-def with_validation(state: State, rules: ExploreRules) -> tuple[State, tuple[Effect, ...]]:
-    """The state after a training, whose validation error says how the models have changed since errors were measured.
-
-    With several systems nothing is concluded: one error is that of all their validation structures together.
-    """
-    if len(state.calibrations) != 1:
-        return state, ()
-    [(system, before)] = state.calibrations
-    mae = mean_force_mae(state)
-    state = _with_calibration(state, system, replace(before, valid=mae if math.isfinite(mae) else 0.0))
-    state, changed, said = _judged_again(state, system, rules)
-    return state, said if changed else ()
+def with_validation(
+    state: State, measured: tuple[FrameError, ...], rules: ExploreRules
+) -> tuple[State, tuple[Effect, ...]]:
+    """The state after a training: what it did to validation structures says how the models have changed since errors
+    were measured. measured: of the trained models."""
+    effects: tuple[Effect, ...] = ()
+    for system, before in state.calibrations:
+        own = tuple((m.frame, m.spread, m.error) for m in measured if m.system == system)
+        if own:
+            state = _with_calibration(state, system, before.trained(own, rules.confidence))
+            state, changed, said = _judged_again(state, system, rules)
+            effects += said if changed else ()
+    return state, effects
 
 
 def all_done(state: State, rules: ExploreRules) -> str | None:

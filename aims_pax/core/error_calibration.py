@@ -12,6 +12,12 @@ proportional to spread) and γ ~ N(0, 0.15²) gives sensible values from five pa
 no influence. The scatter of selected structures is larger: often a single atom has made their spread large, and one
 error scatters more than the largest of many. σ₁ is fitted; σ₀ has the prior NARROWER · σ₁, worth NARROWER_WEIGHT pairs.
 
+Training changes both: models that have just learnt agree sooner than they are right. The validation structures, which
+no model learns, show by how much: their spreads and errors are measured after each training, and the mean changes of
+ln s and ln e of those that were there before and after add up to the `Drift` of the models. Every pair is brought to
+the present by BELIEVED times the drift since its label. (Not by all of it: validation structures were selected too,
+when their errors were large, and the epoch that remains is the best one for them.)
+
 The bound at a confidence is conformal: the weighted quantile of the leave-one-out residuals of the pairs in units of
 σ_z, times σ₀ (Vovk et al., Algorithmic Learning in a Random World, 2005; weights as in Barber et al., Ann. Stat. 51,
 816, 2023, since pairs of earlier weights of the models are no longer exchangeable with the next). A pair counts with
@@ -40,7 +46,20 @@ SELECTION_SD = 0.15  # γ: standard deviation of its prior
 SCATTER, SCATTER_WEIGHT = 0.5, 3.0  # σ₁: its prior value, and the number of pairs which that is worth
 # σ₀/σ₁: the same (in runs 0.7 for ethanol and glycol, 0.8 to 1 for copper)
 NARROWER, NARROWER_WEIGHT = 0.8, 6.0
+BELIEVED = 0.8  # share of the drift of the validation structures that is taken for that of all
 SUSPECT = 4.0  # residuals are cut off at this many robust standard deviations in the regression, not in the quantile
+
+
+@in_files("Drift")
+@dataclass(frozen=True)
+class Drift:
+    """How the models have changed since their first training: ln of the factors of their spreads and their errors."""
+
+    spread: float = 0.0
+    error: float = 0.0
+
+    def since(self, before: Drift) -> Drift:
+        return Drift(self.spread - before.spread, self.error - before.error)
 
 
 @in_files("ErrorPair")
@@ -49,8 +68,8 @@ class ErrorPair:
     """One labelled structure. spread, error, mae: eV/Å; error: of its worst force component; mae: mean of all.
 
     n_train: size of the training set. selected: labelled because of its spread, not drawn at random. typical: mean
-    spread (eV/Å) of the structures of fair trajectories that were checked last. valid: force MAE (eV/Å) of the models
-    on the validation structures at that time; 0: unknown.
+    spread (eV/Å) of the structures of fair trajectories that were checked last. drift: of the models at that time;
+    None: unknown.
     """
 
     spread: float
@@ -60,7 +79,7 @@ class ErrorPair:
     selected: bool
     typical: float
     bound: float = math.inf  # eV/Å, of its error, before its label was known; inf: there was no map yet
-    valid: float = 0.0
+    drift: Drift | None = None
 
 
 @in_files("ErrorMap")
@@ -106,8 +125,8 @@ class ErrorCalibration:
 
     recent: spreads in eV/Å of the last uncertainty checks of fair trajectories. audits, covered: structures drawn at
     random whose error was compared with the bound that was valid before their label, and how many of them were below
-    it. quiet: MD steps of all trajectories of the system since a structure in a new region. valid: force MAE (eV/Å) on
-    the validation structures after the last training; 0: unknown.
+    it. quiet: MD steps of all trajectories of the system since a structure in a new region. drift: of the models until
+    now. validation: (frame, spread, error) of validation structures after the last training, eV/Å.
     """
 
     pairs: tuple[ErrorPair, ...] = ()
@@ -116,7 +135,8 @@ class ErrorCalibration:
     audits: int = 0
     covered: int = 0
     quiet: int = 0
-    valid: float = 0.0
+    drift: Drift = Drift()
+    validation: tuple[tuple[str, float, float], ...] = ()
 
     def seen(
         self, spread: float, steps: int = 0, new_above: float = math.inf, fair: bool = True
@@ -139,15 +159,52 @@ class ErrorCalibration:
         bound = math.inf if self.map is None else self.map.bound(spread)
         tested = not selected and self.map is not None
         typical = math.fsum(self.recent) / len(self.recent) if any(self.recent) else spread
-        pair = ErrorPair(spread, error, mae, n_train, selected, typical, bound, self.valid)
-        pairs = (*self.pairs, pair)[-MEMORY:]
-        return replace(
+        drift = self.drift if self.validation else None
+        pair = ErrorPair(spread, error, mae, n_train, selected, typical, bound, drift)
+        after = replace(
             self,
-            pairs=pairs,
-            map=fit_error_map(pairs, confidence),
+            pairs=(*self.pairs, pair)[-MEMORY:],
             audits=self.audits + tested,
             covered=self.covered + (tested and error <= bound),
         )
+        return after.fitted(confidence)
+
+    def trained(
+        self, validation: tuple[tuple[str, float, float], ...], confidence: float
+    ) -> ErrorCalibration:
+        """After a training. validation: (frame, spread, error) of validation structures, eV/Å, finite and positive."""
+        before = {frame: (spread, error) for frame, spread, error in self.validation}
+        changes = [
+            (math.log(spread / before[frame][0]), math.log(error / before[frame][1]))
+            for frame, spread, error in validation
+            if frame in before
+        ]
+        drift = self.drift
+        if changes:
+            spreads, errors = (math.fsum(column) / len(changes) for column in zip(*changes, strict=True))
+            drift = Drift(drift.spread + spreads, drift.error + errors)
+        return replace(self, drift=drift, validation=validation).fitted(confidence)
+
+    def fitted(self, confidence: float) -> ErrorCalibration:
+        """With the map that follows from the pairs, brought to the present."""
+        return replace(self, map=fit_error_map(tuple(map(self.brought_to_present, self.pairs)), confidence))
+
+    def brought_to_present(self, pair: ErrorPair) -> ErrorPair:
+        """The pair as the present models would give it, as far as that is known."""
+        change = self.change_since(pair)
+        if change is None:
+            return pair
+        spread, error = math.exp(change.spread), math.exp(change.error)
+        return replace(
+            pair, spread=pair.spread * spread, typical=pair.typical * spread, error=pair.error * error
+        )
+
+    def change_since(self, pair: ErrorPair) -> Drift | None:
+        """What the models have changed since this label, as far as it is believed; None: unknown."""
+        if pair.drift is None or not self.validation:
+            return None
+        change = self.drift.since(pair.drift)
+        return Drift(BELIEVED * change.spread, BELIEVED * change.error)
 
     @property
     def n_audits(self) -> int:

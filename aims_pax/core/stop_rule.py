@@ -2,9 +2,9 @@
 
 Every pair of a calibration measures the mean error of the structures that MD visits: an audit structure directly, a
 selected one after its larger spread and its selection are divided out with the fitted map. The models have learnt more
-since then, by labels and by epochs: the ratio of their validation errors, now and then, brings each error to the
-present (where it is unknown, the learning curve does). The mean, younger ones with more weight, is the present error;
-the learning curve says what more labels would bring. Done means one of
+since then, by labels and by epochs: the drift of the validation structures (`error_calibration`) brings each error to
+the present (where it is unknown, the learning curve does). The mean, younger ones with more weight, is the present
+error; the learning curve says what more labels would bring. Done means one of
 
     reached      the mean error is below the target and its upper bound below TOLERANCE times the target, the audit
                  structures alone do not contradict it, and MD has reached no new region for the length that is set
@@ -32,7 +32,7 @@ TOLERANCE = 1.2  # of the target, for the upper bound: an error is not known to 
 PAIRS_OF_PLATEAU = 30
 LEAST_GAIN = 0.05  # relative decrease of the error by half as many labels again
 FAR = 30
-OF_VALIDATION = 0.05  # relative standard error of the ratio of validation errors, taken for that of errors
+OF_VALIDATION = 0.1  # relative standard error of the drift of validation errors, taken for that of all
 NEW_REGION = 2.0  # a structure whose expected error is this many times the target lies in a new region
 
 Verdict = Literal["open", "reached", "no gain"]
@@ -82,9 +82,9 @@ def mean_error_curve(
 
 
 def progress(calibration: ErrorCalibration) -> Array:
-    """(K,) ln of the validation error of now over that at the time of each pair; NaN: unknown."""
-    then = np.array([p.valid or math.nan for p in calibration.pairs])
-    return np.log((calibration.valid or math.nan) / then)
+    """(K,) ln of the errors of now over those at the time of each pair; NaN: unknown."""
+    changes = map(calibration.change_since, calibration.pairs)
+    return np.array([math.nan if change is None else change.error for change in changes])
 
 
 def decide(

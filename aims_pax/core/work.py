@@ -111,6 +111,17 @@ class MeasuredError:
     mean: float
 
 
+@in_files("FrameError")
+@dataclass(frozen=True)
+class FrameError:
+    """Spread and error of the committee on one labelled structure, eV/Å, as in `MeasuredError`; finite and positive."""
+
+    frame: str
+    system: str
+    spread: float
+    error: float
+
+
 @in_files("Labelled")
 @dataclass(frozen=True)
 class Labelled:
@@ -150,13 +161,15 @@ class Trained:
     """A training visit has ended. One entry per trained member, in order.
 
     n_train: size of the training set when the visit began.
-    valid_loss: in the unit of the loss. force_mae: eV/Å on the member's validation set.
+    valid_loss: in the unit of the loss. force_mae: eV/Å on the member's validation set. measured: the committee on some
+    validation structures, where the stage asks for it.
     """
 
     work: RunTraining
     n_train: int
     valid_loss: tuple[float, ...]
     force_mae: tuple[float, ...]
+    measured: tuple[FrameError, ...] = ()
 
 
 @in_files("Selected")

@@ -15,6 +15,7 @@ from aims_pax.core.work import (
     AddToDataset,
     Effect,
     Event,
+    FrameError,
     MeasuredError,
     RequestLabel,
     RunTraining,
@@ -172,7 +173,11 @@ class StageEnvironment:
             tuple(r.valid_loss for r in results),
             tuple(r.force_mae for r in results),
         )
-        return Trained(work, n_train, losses, errors)
+        return Trained(work, n_train, losses, errors, self.measured())
+
+    def measured(self) -> tuple[FrameError, ...]:
+        """Spreads and errors of the trained committee, for stages that draw conclusions from them."""
+        return ()
 
     def visit_data(self, member: int, work: RunTraining) -> MemberData:
         """Data of a member for this visit: everything, unless the stage replays a part."""

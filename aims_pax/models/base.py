@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aims_pax.errors import AimsPaxError, RestartError
-from aims_pax.frames import Frame, LabelledFrame
-from aims_pax.models.evaluate import evaluate_potential
+from aims_pax.frames import Array, Frame, LabelledFrame
+from aims_pax.models.evaluate import evaluate_potential, spreads_and_errors
 from aims_pax.potential import Evaluation, Potential
 
 Arrays = dict[str, NDArray[Any]]
@@ -358,6 +358,10 @@ class ForceFieldModel(Learner):
                 stress = table.stress_mae
             results.append(MemberResult(self.members[m].name, 0, math.nan, loss, energy, force, stress))
         return results
+
+    def spreads_and_errors(self, labelled: Sequence[LabelledFrame]) -> list[tuple[Array, Array]]:
+        """For each structure the spread of all members (N,) and the absolute error of their mean force (N, 3), eV/Å."""
+        return spreads_and_errors(self.potential(), labelled)
 
     def energy_zero(self) -> EnergyZero | None:
         """The zero of energy of the first member; None if the family has no atomic energies."""

@@ -211,6 +211,10 @@ class DeltaModel(ForceFieldModel):
     def potential(self, members: Sequence[int] | None = None) -> DeltaPotential:
         return DeltaPotential(self.inner.potential(members), self.baseline)
 
+    def spreads_and_errors(self, labelled: Sequence[LabelledFrame]) -> list[tuple[Array, Array]]:
+        """As of the sum; the baseline is exact, and not computed again."""
+        return self.inner.spreads_and_errors([self.difference(one) for one in labelled])
+
     def begin_from(self, other: Learner) -> None:
         """Take over weights of members that learnt the difference of another potential to the same baseline."""
         assert isinstance(other, DeltaModel)

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from aims_pax.core.uncertainty import atomic_spread
 from aims_pax.frames import Array, LabelledFrame
-from aims_pax.potential import Potential
+from aims_pax.potential import Potential, evaluations
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,21 @@ class ErrorTable:
         stress = self.stress_rmse if rmse else self.stress_mae
         tail = "" if stress is None else f" · stress {word} {1000 * stress:.3f} meV/Å³"
         return f"{energy} · {force}{tail}"
+
+
+def spreads_and_errors(potential: Potential, labelled: Sequence[LabelledFrame]) -> list[tuple[Array, Array]]:
+    """For each structure the spread of the members (N,) and the error of their mean force (N, 3), absolute, eV/Å.
+
+    Raises ValueError for one member that does not predict its own uncertainty.
+    """
+    found: list[tuple[Array, Array]] = []
+    for part, said in evaluations(potential, [one.frame for one in labelled]):
+        ends = np.cumsum([len(frame) for frame in part])[:-1]
+        spreads = np.split(atomic_spread(said.forces, said.spread), ends)
+        means = np.split(said.forces.mean(axis=0), ends)
+        true = [one.label.forces for one in labelled[len(found) : len(found) + len(part)]]
+        found += [(s, np.abs(m - t)) for s, m, t in zip(spreads, means, true, strict=True)]
+    return found
 
 
 def evaluate_potential(potential: Potential, labelled: Sequence[LabelledFrame]) -> ErrorTable:

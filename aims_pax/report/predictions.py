@@ -18,20 +18,18 @@ import io
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from aims_pax.core.uncertainty import atomic_spread
 from aims_pax.frames import Frame, Label, LabelledFrame
-
-if TYPE_CHECKING:
-    from aims_pax.potential import Potential
+from aims_pax.potential import Potential, evaluations
 
 FILE = "predictions.npz"
 FORMAT = 1
-CHUNK = 32  # frames evaluated at once
+CHUNK = 32  # frames labelled at once
 OF_FRAMES = (
     "frame_id",
     "system",
@@ -87,23 +85,12 @@ def _spread(committee: Potential | None, frames: Sequence[Frame]) -> tuple[NDArr
     """(F,) eV and (A,) eV/Å: spread of the members, or the one they predict themselves; NaN if there is neither."""
     if committee is None:
         return np.full(len(frames), np.nan), np.full(sum(map(len, frames)), np.nan)
-    import torch
-
     energies, atoms = [], []
-    for k in range(0, len(frames), CHUNK):
-        part = list(frames[k : k + CHUNK])
-        bound = committee.bind(part)
-        positions = torch.tensor(np.concatenate([f.positions for f in part]), dtype=torch.float64)
-        cells = torch.tensor(np.stack([f.cell for f in part]), dtype=torch.float64)
-        said = bound(positions.to(bound.device), cells.to(bound.device))
-        forces, energy = (
-            torch.as_tensor(v).detach().cpu().double().numpy() for v in (said.forces, said.energies)
-        )
-        alone = len(forces) < 2
-        own = None if said.spread is None else torch.as_tensor(said.spread).cpu().double().numpy()
-        unknown = np.full(forces.shape[1], np.nan)
-        atoms.append(unknown if alone and own is None else atomic_spread(forces, own))
-        energies.append(np.full(len(part), np.nan) if alone else energy.std(axis=0))
+    for part, said in evaluations(committee, frames):
+        alone = len(said.forces) < 2
+        unknown = np.full(said.forces.shape[1], np.nan)
+        atoms.append(unknown if alone and said.spread is None else atomic_spread(said.forces, said.spread))
+        energies.append(np.full(len(part), np.nan) if alone else said.energies.std(axis=0))
     return np.concatenate(energies), np.concatenate(atoms)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -23,6 +24,7 @@ from aims_pax.core.work import (
     Advanced,
     Effect,
     Event,
+    FrameError,
     MeasuredError,
     RecordError,
     RequestLabel,
@@ -37,7 +39,7 @@ from aims_pax.engine.candidates import Candidate
 from aims_pax.engine.run_context import RunContext
 from aims_pax.engine.stage_environment import StageEnvironment
 from aims_pax.errors import RestartError
-from aims_pax.frames import Frame
+from aims_pax.frames import Array, Frame
 from aims_pax.labelled_data import structure_text
 from aims_pax.md.bias import biases
 from aims_pax.md.propagate import MDOutcome as Moved
@@ -59,6 +61,7 @@ from aims_pax.systems import System, deal, elements, system_of
 
 log = logging.getLogger(__name__)
 
+MEASURED = 24  # validation structures on which the committee is evaluated after each training
 MORE_ALLOWED = (
     "Restore num_trajectories and the geometries (more of both is allowed), or start in an empty folder"
 )
@@ -268,6 +271,29 @@ class ExploreWorld(StageEnvironment):
         valid = self.replay.validation(dataset.ids("valid", member))
         return MemberData(dataset.chosen("train", member, train), dataset.chosen("valid", member, valid))
 
+    def measured(self) -> tuple[FrameError, ...]:
+        """What the committee knows now about the newest validation structures, which it does not learn."""
+        newest = self.run.dataset.union("valid")[-MEASURED:]
+        if not newest or not self.has_uncertainty:
+            return ()
+        found = zip(newest, self.run.ensemble.spreads_and_errors(newest), strict=True)
+        said = [(one, self._measured(spread, error)) for one, (spread, error) in found]
+        return tuple(
+            FrameError(one.id, system_of(one.frame, one.origin, self.run.systems), m.spread, m.largest)
+            for one, m in said
+            if all(math.isfinite(v) and v > 0 for v in (m.spread, m.largest))
+        )
+
+    @property
+    def has_uncertainty(self) -> bool:
+        """Whether the models tell how uncertain they are: several members, or one that predicts it."""
+        return len(self.run.ensemble) > 1 or self.run.ensemble.has_spread
+
+    def _measured(self, spread: Array, error: Array) -> MeasuredError:
+        """spread: (N,), error: (N, 3), absolute, eV/Å."""
+        one = spread.mean() if self.kind == "mean_atomic_sd" else spread.max()
+        return MeasuredError(float(one), float(error.max()), float(error.mean()))
+
     def _select(self, work: SelectFrames) -> Selected:
         dataset = self.run.dataset
         labelled = dict.fromkeys(e.frame for e in dataset.entries if e.split != "test")
@@ -389,9 +415,7 @@ class ExploreWorld(StageEnvironment):
         p, label = candidate.prediction, candidate.label
         if p is None or label is None:
             return None
-        error = np.abs(p["predicted_forces"].mean(axis=0) - label.forces)
-        spread = p["atomic_sd"].mean() if self.kind == "mean_atomic_sd" else p["atomic_sd"].max()
-        return MeasuredError(float(spread), float(error.max()), float(error.mean()))
+        return self._measured(p["atomic_sd"], np.abs(p["predicted_forces"].mean(axis=0) - label.forces))
 
     def _compare(self, frame_id: str) -> None:
         """Record the members' error for a frame that they selected for labelling; analysis frames have other files."""

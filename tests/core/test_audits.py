@@ -9,7 +9,6 @@ import pytest
 
 from aims_pax.core import active_learning
 from aims_pax.core.active_learning import threshold_of
-from aims_pax.core.active_learning_state import mean_force_mae
 from aims_pax.core.audits import all_done
 from aims_pax.core.error_calibration import ErrorMap
 from aims_pax.core.rules import ExploreRules
@@ -17,6 +16,7 @@ from aims_pax.core.stop_rule import mean_error_curve
 from aims_pax.core.work import (
     AddToDataset,
     Advanced,
+    FrameError,
     Labelled,
     MeasuredError,
     RequestLabel,
@@ -45,6 +45,12 @@ class SimulatedWorld:
     def level(self):
         return (self.state.n_train / 20) ** -0.6
 
+    def validation(self):
+        """One structure of each system; models learn the second system twice as fast."""
+        systems = dict.fromkeys(t.system for t in self.state.trajectories)
+        levels = {system: self.learnt ** (k + 1) for k, system in enumerate(systems)}
+        return tuple(FrameError(f"v-{s}", s, 0.1 * level, 0.3 * level) for s, level in levels.items())
+
     def event(self, work):
         match work:
             case RequestLabel(frame):
@@ -52,7 +58,8 @@ class SimulatedWorld:
                 error = 3 * s * math.exp(self.rng.gauss(0, 0.3))
                 return Labelled(work, None, MeasuredError(s, error, error / 4))
             case RunTraining():
-                return Trained(work, self.state.n_train, (1.0,), (0.1 * self.level(),))
+                self.learnt = self.level()
+                return Trained(work, self.state.n_train, (1.0,), (0.1 * self.learnt,), self.validation())
             case SelectFrames():
                 return Selected(work, work.frames[: work.n])
         name = f"f{work.trajectory}-{work.end}-{work.n_rewinds}"
@@ -240,17 +247,23 @@ def test_analysed_frames_of_hot_trajectories_do_not_measure_the_error():
     assert share[0] < 0.9 * share[1]
 
 
-def test_the_validation_error_of_each_training_is_remembered_with_the_errors_that_are_measured_after_it():
+def test_what_each_training_did_to_validation_structures_is_remembered_with_the_errors_measured_after_it():
     world = SimulatedWorld(replace(WINDOW, max_labels=40, **AIMED)).run(20000)
     ((_, calibration),) = world.state.calibrations
-    assert calibration.valid == mean_force_mae(world.state) > 0
-    seen = [p.valid for p in calibration.pairs if p.valid]  # unknown before the first training
+    assert calibration.validation == (("v-a", 0.1 * world.learnt, 0.3 * world.learnt),)
+    assert calibration.drift.error == pytest.approx(calibration.drift.spread)
+    assert calibration.drift.error < math.log(0.8)
+    seen = [
+        p.drift.error for p in calibration.pairs if p.drift is not None
+    ]  # unknown before the first training
     assert len(seen) > 30
     assert seen == sorted(seen, reverse=True)
     assert seen[0] > seen[-1]
 
 
-def test_with_two_systems_their_common_validation_error_says_nothing_of_either():
+def test_each_of_two_systems_has_a_drift_of_its_own():
     world = SimulatedWorld(replace(WINDOW, max_labels=40, **AIMED), systems=("a", "b", "a")).run(20000)
-    assert world.state.visit > 0
-    assert {c.valid for _, c in world.state.calibrations} == {0.0}
+    calibrations = dict(world.state.calibrations)
+    assert calibrations["a"].validation == (("v-a", 0.1 * world.learnt, 0.3 * world.learnt),)
+    assert calibrations["b"].validation == (("v-b", 0.1 * world.learnt**2, 0.3 * world.learnt**2),)
+    assert calibrations["b"].drift.error == pytest.approx(2 * calibrations["a"].drift.error)

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from aims_pax.core.error_calibration import (
+    BELIEVED,
     FEWEST,
     MEMORY,
+    Drift,
     ErrorCalibration,
-    fit_error_map,
 )
 from aims_pax.record.checkpoint import from_plain, to_plain
 from tests.sweeps import thinned
@@ -116,9 +117,9 @@ def test_the_tally_of_audit_structures_is_the_coverage_that_a_user_sees():
     assert 0.86 <= covered / audits <= 0.95
 
 
-def filled(n, slope=1.0, factor=3.0, seed=0, n_train=20):
+def filled(n, begin=None, slope=1.0, factor=3.0, seed=0, n_train=20):
     rng = np.random.default_rng(seed)
-    calibration = ErrorCalibration()
+    calibration = ErrorCalibration() if begin is None else begin
     for k in range(n):
         spread = math.exp(rng.normal(-3, 0.7))
         error = factor * spread**slope * math.exp(0.3 * rng.normal())
@@ -158,6 +159,40 @@ def test_pairs_of_models_that_knew_less_lose_their_weight():
     assert calibration.map.expected(0.05) == pytest.approx(0.3, rel=0.1)
 
 
+def validation(spread, error, names="abc"):
+    return tuple((name, spread * (k + 1), error * (k + 1)) for k, name in enumerate(names))
+
+
+def test_models_that_agree_before_they_are_right_are_not_believed():
+    """Training divides the spreads by four and the errors by two: the old pairs alone would promise half the error."""
+    change = 0.25 ** (1 / BELIEVED), 0.5 ** (1 / BELIEVED)
+    first, then = validation(0.05, 0.2), validation(0.05 * change[0], 0.2 * change[1], "abcd")
+    before = filled(30, ErrorCalibration().trained(first, 0.9))
+    after = before.trained(then, 0.9)
+    for factor in (0.7, 1.0, 1.5):
+        old, new = before.map.expected(0.05 * factor), after.map.expected(0.05 * factor / 4)
+        assert new == pytest.approx(old / 2, rel=0.02)
+        assert after.map.bound(0.05 * factor / 4) == pytest.approx(
+            before.map.bound(0.05 * factor) / 2, rel=0.02
+        )
+    assert before.map.expected(0.05 / 4) < 0.7 * after.map.expected(0.05 / 4)
+
+
+def test_the_drift_is_that_of_structures_that_were_there_before_and_after():
+    calibration = ErrorCalibration().trained(validation(0.05, 0.2), 0.9)
+    assert calibration.drift == Drift()
+    calibration = calibration.trained((("a", 0.025, 0.1), ("new", 7.0, 9.0)), 0.9)
+    assert (calibration.drift.spread, calibration.drift.error) == pytest.approx((math.log(0.5),) * 2)
+    assert calibration.trained((("other", 1.0, 1.0),), 0.9).drift == calibration.drift
+
+
+def test_pairs_that_know_nothing_of_a_drift_stay_as_they_are():
+    """Those of snapshots of earlier versions, and of runs without validation structures."""
+    before = filled(30)
+    after = before.trained(validation(0.05, 0.2), 0.9).trained(validation(0.01, 0.1), 0.9)
+    assert after.map == before.map
+
+
 def test_what_is_not_a_positive_number_is_left_out():
     full = filled(20)
     for values in ((0.0, 0.1, 0.1), (0.1, math.nan, 0.1), (math.inf, 0.1, 0.1), (0.1, 0.0, 0.0)):
@@ -177,7 +212,8 @@ def test_the_length_without_a_new_region_counts_md_steps():
 
 
 def test_it_comes_back_from_a_snapshot_as_it_was():
-    calibration = filled(30).seen(0.05)
+    calibration = filled(30, ErrorCalibration().trained(validation(0.05, 0.2), 0.9)).seen(0.05)
+    calibration = calibration.trained(validation(0.04, 0.1), 0.9)
     back = from_plain(ErrorCalibration, to_plain(calibration))
     assert back == calibration
-    assert fit_error_map(back.pairs, 0.9) == calibration.map
+    assert back.fitted(0.9).map == calibration.map

@@ -1,12 +1,11 @@
 """The stop rule ends runs near the labels where hindsight would, and not while the error is far above the target."""
 
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from aims_pax.core.error_calibration import ErrorCalibration
+from aims_pax.core.error_calibration import BELIEVED, ErrorCalibration
 from aims_pax.core.stop_rule import (
     contradicted,
     decide,
@@ -118,28 +117,32 @@ def test_numbers_of_labels_have_two_digits(n, shown):
     assert round_label_count(n) == shown
 
 
-def measured(valid_then, valid_now, n=30):
-    """Errors of 0.2 eV/Å, all at one size of the training set, with the validation errors of then and now."""
+def measured(then, now, n=30):
+    """Errors of 0.2 eV/Å, all at one size of the training set. then, now: errors of one validation structure in eV/Å,
+    when they were measured and afterwards; None: not measured."""
     random = np.random.default_rng(3)
-    calibration = ErrorCalibration(valid=valid_then)
+    calibration = ErrorCalibration()
+    if then is not None:
+        calibration = calibration.trained((("v", 0.05, then),), 0.9)
     for k in range(n):
         spread = 0.05 * math.exp(random.normal(0, 0.3))
         error = 4 * spread * math.exp(random.normal(0, 0.3))
         calibration = calibration.seen(spread).labelled(spread, error, error / 4, 50, k % 3 > 0, 0.9)
-    return replace(calibration, valid=valid_now)
+    return calibration if now is None else calibration.trained((("v", 0.05, now),), 0.9)
 
 
-def test_errors_are_brought_to_the_present_by_the_ratio_of_validation_errors():
-    before, after = (mean_error_curve(measured(0.03, now), 50).at(50) for now in (0.03, 0.015))
+def test_errors_are_brought_to_the_present_by_what_training_did_to_validation_structures():
+    half = 0.03 * 0.5 ** (1 / BELIEVED)
+    before, after = (mean_error_curve(measured(0.03, now), 50).at(50) for now in (0.03, half))
     assert after.error == pytest.approx(before.error / 2, rel=1e-9)
     target = 1.3 * after.error
     assert decide(measured(0.03, 0.03), 50, target, 0.9).verdict == "open"
-    assert decide(measured(0.03, 0.015), 50, target, 0.9).verdict == "reached"
+    assert decide(measured(0.03, half), 50, target, 0.9).verdict == "reached"
 
 
-@pytest.mark.parametrize("then_and_now", [(0.0, 0.02), (0.02, 0.0), (0.0, 0.0)])
-def test_an_unknown_validation_error_leaves_it_to_the_learning_curve(then_and_now):
-    unknown = measured(0.0, 0.0)
+@pytest.mark.parametrize("then_and_now", [(None, 0.02), (None, None)])
+def test_an_unknown_change_of_the_models_leaves_it_to_the_learning_curve(then_and_now):
+    unknown = measured(None, None)
     for n_now in (50, 90):
         mine = mean_error_curve(measured(*then_and_now), n_now).at(n_now)
         assert mine == mean_error_curve(unknown, n_now).at(n_now)

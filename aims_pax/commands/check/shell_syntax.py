@@ -42,8 +42,8 @@ def unusable_launch(command: str) -> str | None:
     """Why a launch command cannot label structures: it ends before FHI-aims does, or all calculations write to one
     file. None where nothing speaks against it.
 
-    >>> unusable_launch("srun aims.x > aims.out"), unusable_launch("sbatch job.sh")
-    (None, 'sbatch submits a job and does not wait for it; write the command that starts FHI-aims, like srun aims.x')
+    >>> unusable_launch("mpirun aims.x > aims.out"), unusable_launch("mpirun aims.x > aims.out &")
+    (None, 'it ends with &, so that it does not wait for FHI-aims; remove the &')
     """
     commands = simple_commands(command)
     for words, _ in commands:
@@ -54,7 +54,7 @@ def unusable_launch(command: str) -> str | None:
         if submits and not WAITING & {option.partition("=")[0] for option in options}:
             return (
                 f"{program} submits a job and does not wait for it; write the command that starts FHI-aims, like "
-                "srun aims.x"
+                "mpirun aims.x"
             )
     if commands and commands[-1][1] == "&":
         return "it ends with &, so that it does not wait for FHI-aims; remove the &"

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from aims_pax.errors import SettingsError
-from aims_pax.frames import Frame, LabelledFrame
+from aims_pax.frames import Array, Frame, LabelledFrame
 from aims_pax.models.base import (
     EnergyZero,
     ForceFieldModel,
@@ -25,6 +25,7 @@ from aims_pax.models.base import (
     Precision,
     never_stop_training,
 )
+from aims_pax.models.evaluate import spreads_and_errors
 from aims_pax.models.mace import cuequivariance
 from aims_pax.models.mace.architecture import architecture
 from aims_pax.models.mace.build import (
@@ -173,6 +174,21 @@ class Ensemble(ForceFieldModel):
 
         A call after training also updates potentials returned earlier and their bindings.
         """
+        frozen = self._averaged()
+        chosen = frozen if members is None else [frozen[k] for k in members]
+        if self._backend is None:
+            misc = self.settings.misc
+            plain = partial(torch_evaluator, cuda_graphs=misc.cuda_graphs)
+            fallback = cuequivariance.Cueq(misc.device, plain).evaluator if misc.enable_cueq else plain
+            self._backend = Backend(misc.inference, misc.device, chosen[0], fallback, renewed=True)
+        return Committee(chosen, self.settings.misc.device, evaluator=self._backend.evaluator)
+
+    def spreads_and_errors(self, labelled: Sequence[LabelledFrame]) -> list[tuple[Array, Array]]:
+        """By torch: for one evaluation of these weights no other back end is worth its preparation."""
+        return spreads_and_errors(Committee(self._averaged(), self.settings.misc.device), labelled)
+
+    def _averaged(self) -> list[MaceModel]:
+        """Models with the averaged weights of the members, the same objects at each call."""
         if not self.trained:
             raise RuntimeError("the ensemble has not been trained yet: it has no energy scale")
         if not self._frozen:
@@ -181,13 +197,7 @@ class Ensemble(ForceFieldModel):
             for member, model in zip(self.members, self._frozen, strict=True):
                 member.refresh(model)
         self._frozen_version = self.version
-        chosen = self._frozen if members is None else [self._frozen[k] for k in members]
-        if self._backend is None:
-            misc = self.settings.misc
-            plain = partial(torch_evaluator, cuda_graphs=misc.cuda_graphs)
-            fallback = cuequivariance.Cueq(misc.device, plain).evaluator if misc.enable_cueq else plain
-            self._backend = Backend(misc.inference, misc.device, chosen[0], fallback, renewed=True)
-        return Committee(chosen, self.settings.misc.device, evaluator=self._backend.evaluator)
+        return self._frozen
 
     def train(
         self,
