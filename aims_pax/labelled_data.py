@@ -26,7 +26,7 @@ from aims_pax import atoms_info, comment_line
 from aims_pax.errors import LabelError, SettingsError
 from aims_pax.fast_extxyz import read_own_structures
 from aims_pax.frames import ENERGY, FORCES, STRESS, Array, Frame, Label, LabelledFrame
-from aims_pax.label_limits import cell_refusal, check_label
+from aims_pax.label_limits import cell_refusal, check_label, symmetric
 from aims_pax.xyz_blocks import (
     BlockFault,
     StructureLines,
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
 
 VIRIALS = "REF_virials"
 LARGEST = 1e9  # Å: larger positions or cells cannot be stored to 1e-8 Å
-ASYMMETRY = 0.01  # relative: larger than the asymmetry of a stress from integration grids
 CHUNK = 2500  # atoms that are read together
 AGREE = 1e-3  # relative: allowed difference of stress and virials of one structure
 STRUCTURE = frozenset(
@@ -237,7 +236,7 @@ def tensor(values: Any, name: str) -> Array:
     if array.size != 9:
         raise SettingsError(f"{name} has {array.size} numbers; expected 6 (xx yy zz yz xz xy) or 9")
     full: Array = array.reshape(3, 3)
-    if abs(full - full.T).max() > ASYMMETRY * abs(full).max() + 1e-3:
+    if not symmetric(full):
         raise SettingsError(
             f"{name} is not symmetric: {' '.join(f'{v:g}' for v in array.ravel())}; expected xx xy xz yx yy yz zx zy zz"
         )
