@@ -26,6 +26,7 @@ from aims_pax import atoms_info, comment_line
 from aims_pax.errors import LabelError, SettingsError
 from aims_pax.fast_extxyz import read_own_structures
 from aims_pax.frames import ENERGY, FORCES, STRESS, Array, Frame, Label, LabelledFrame
+from aims_pax.isolated_atoms import marks_isolated
 from aims_pax.label_limits import cell_refusal, check_label, symmetric
 from aims_pax.xyz_blocks import (
     BlockFault,
@@ -250,7 +251,14 @@ def _value(atoms: Atoms, key: str) -> Any:
 
 
 def _required(atoms: Atoms, keys: LabelKeys) -> tuple[float, Array]:
+    if "grad" in keys.forces.lower():
+        raise SettingsError(
+            f"{keys.named('forces')} names {keys.forces}: gradients have the opposite sign of forces; multiply them by "
+            "−1, and give the column another name"
+        )
     energy, forces = _value(atoms, keys.energy), _value(atoms, keys.forces)
+    if forces is None and _isolated(atoms):
+        forces = np.zeros((1, 3))  # by symmetry; files of MACE leave them out
     if energy is None or forces is None:
         raise SettingsError(_missing(atoms, keys, keys.energy if energy is None else keys.forces))
     if isinstance(energy, str):  # numbers in an unusual form, `-1e3`, are still text
@@ -263,6 +271,11 @@ def _required(atoms: Atoms, keys: LabelKeys) -> tuple[float, Array]:
     if np.asarray(forces).dtype.kind not in "fiu":
         raise SettingsError(f"{keys.forces} are not numbers; expected the type R in Properties")
     return float(np.reshape(energy, ())), np.asarray(forces, float)
+
+
+def _isolated(atoms: Atoms) -> bool:
+    """Whether this is one atom or ion alone; see `isolated_atoms.is_lone`."""
+    return len(atoms) == 1 and (marks_isolated(atoms.info) or not atoms.pbc.any())
 
 
 def _missing(atoms: Atoms, keys: LabelKeys, missing: str) -> str:
