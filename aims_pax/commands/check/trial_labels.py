@@ -23,6 +23,7 @@ from aims_pax.frames import Frame
 from aims_pax.label_limits import check_label
 from aims_pax.labelling.references.ase_calculator import CalculatorReference, own_folder
 from aims_pax.labelling.references.launch_output import written_by
+from aims_pax.labelling.shared_files import files_here, shared_files_warning
 from aims_pax.models.kinds import kind_of_run
 from aims_pax.potential import CalculatorPotential, Potential, calculate
 from aims_pax.potentials.bundled import bundled_potential
@@ -77,9 +78,13 @@ def check_verdict(settings: Settings, wanted: bool = False) -> CheckResult:
     warnings = [*_programs(settings), *_device(settings, wanted), *mixed_data.warnings(settings, systems)]
     warnings += kind_of_run(settings).remarks(settings)
     calculators = _calculators(settings)
+    before = files_here().items()
     seconds = _tries(calculators, smallest, wanted)
+    written = {name for name, _ in files_here().items() - before}
     said = _in_words(seconds, smallest)
     if wanted and "REFERENCE" in calculators:
+        if written:
+            warnings.append(shared_files_warning(written))
         if seconds["REFERENCE"] < COLD:
             warnings += check_derivatives(calculators["REFERENCE"].label, smallest.frame, "REFERENCE")
         warnings += given_data_check.try_given(settings, calculators["REFERENCE"].label)
