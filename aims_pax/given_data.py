@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from aims_pax import comment_line
+from aims_pax import comment_line, energy_and_forces
 from aims_pax.charge_and_spin import check_electrons
 from aims_pax.dataset import only_known
 from aims_pax.errors import SettingsError
@@ -82,6 +82,8 @@ def read_given(
         except SettingsError as error:
             raise SettingsError(f"{path}, {nth(number)}: {error}") from error
         read.append(replace(whole, origin={**labelled.origin, "source": f"given:{name}#{number}"}))
+    if (wrong := energy_and_forces.refusal(read)) is not None:
+        raise SettingsError(f"{path}: {wrong}")
     try:
         refuse_surrogate_labels(read, "given as labels of the reference")
     except SettingsError as error:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from aims_pax.energy_and_forces import FAR, mismatch
 from aims_pax.errors import LabelError, SettingsError
 from aims_pax.frames import Array, Frame, Label
 
@@ -24,16 +25,6 @@ NOISE = 5e-4  # eV, of two energies
 RELATIVE_NOISE = 2e-7  # of an energy, where it is computed in single precision
 FORCES_AGREE = 0.1  # relative
 STRESS_AGREES = 0.3  # relative; plane waves at a fixed cutoff have a Pulay stress
-FAR = 1.5  # factor from which the two are no derivative of one another
-UNITS = {  # forces as a factor of −dE/dx
-    "the forces per bohr": 0.529177,
-    "the forces in hartree/bohr": 1 / 51.4221,
-    "the forces in hartree/Å": 1 / 27.2114,
-    "the forces in kcal/mol/Å": 23.0605,
-    "the energies in kcal/mol": 1 / 23.0605,
-    "the energies in hartree": 27.2114,
-    "the energies in rydberg": 13.6057,
-}
 
 
 def check_derivatives(label: Callable[[Frame], Label], frame: Frame, place: str) -> list[str]:
@@ -107,6 +98,5 @@ def _reason(said: float, measured: float, what: str) -> str:
     expected = "energies in eV, forces −dE/dx in eV/Å" if what == "forces" else "σ = (1/V) dE/dε in eV/Å³"
     if said < 0 < measured or measured < 0 < said:
         return f"they have opposite signs; expected {expected}"
-    factor = said / measured if measured else np.inf
-    unit = next((name for name, f in UNITS.items() if abs(factor / f - 1) < FORCES_AGREE), None)
-    return f"are {unit}? Expected {expected}" if unit and what == "forces" else f"expected {expected}"
+    reason = mismatch(said / measured) if measured and said and what == "forces" else None
+    return f"{reason}; expected {expected}" if reason else f"expected {expected}"

@@ -47,10 +47,10 @@ def test_a_real_calculator_passes(place):
     [
         ({"forces": -1}, "opposite signs"),
         ({"forces": 0}, "the forces would give 0 eV"),
-        ({"energy": 1 / 27.2114}, "are the energies in hartree"),
-        ({"forces": 1 / 51.4221}, "are the forces in hartree/bohr"),
-        ({"energy": 1 / 27.2114, "forces": 1 / 51.4221}, "are the forces per bohr"),
-        ({"forces": 23.0605}, "are the forces in kcal/mol/Å"),
+        ({"energy": 1 / 27.2114}, "the energies are in hartree"),
+        ({"forces": 1 / 51.4221}, "the forces are in hartree/bohr"),
+        ({"energy": 1 / 27.2114, "forces": 1 / 51.4221}, "the forces are per bohr"),
+        ({"forces": 23.0605}, "the forces are in kcal/mol/Å"),
     ],
 )
 def test_forces_that_are_no_derivative_are_refused_with_the_probable_reason(frame, factors, said):
