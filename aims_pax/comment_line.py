@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from aims_pax.errors import SettingsError
-from aims_pax.label_limits import symmetric
+from aims_pax.tensors import symmetric
 
 # entries that are always names
 NAMES = frozenset(

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from aims_pax.errors import NotFinite, Unphysical, WrongShape
 from aims_pax.frames import Array, Frame, Label
+from aims_pax.tensors import symmetric
 
 LARGEST_FORCE = 1e3  # eV/Å; H2 squeezed to a quarter of its bond length is at about 400
 PARALLEL = 1e-6  # smallest singular value of unit vectors that are independent
 LARGEST_STRESS = 1e2  # eV/Å³ = 16 000 GPa, fifty times the centre of the Earth
-ASYMMETRY = 0.01  # relative: larger than the asymmetry of a stress from integration grids
 ENERGY_OFFSET = 1e3  # eV per atom, added to the largest possible electronic energy of an atom
 # eV by atomic number: twice the energy of a neutral atom after Thomas and Fermi, E = −20.9 eV · Z^(7/3), which is
 # within 20 % of every all-electron result
@@ -67,8 +67,3 @@ def _plausible(frame: Frame, label: Label) -> None:
     if label.stress is not None and not symmetric(label.stress):
         written = " ".join(f"{v:g}" for v in label.stress.ravel())
         raise Unphysical(f"the stress is not symmetric: {written} eV/Å³")
-
-
-def symmetric(tensor: Array) -> bool:
-    """Whether a tensor (3, 3), in eV/Å³ or eV, is symmetric but for the errors of grids."""
-    return bool(abs(tensor - tensor.T).max() <= ASYMMETRY * abs(tensor).max() + 1e-3)

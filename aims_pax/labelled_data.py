@@ -27,7 +27,8 @@ from aims_pax.errors import LabelError, SettingsError
 from aims_pax.fast_extxyz import read_own_structures
 from aims_pax.frames import ENERGY, FORCES, STRESS, Array, Frame, Label, LabelledFrame
 from aims_pax.isolated_atoms import marks_isolated
-from aims_pax.label_limits import cell_refusal, check_label, symmetric
+from aims_pax.label_limits import cell_refusal, check_label
+from aims_pax.tensors import symmetric
 from aims_pax.xyz_blocks import (
     BlockFault,
     StructureLines,

@@ -15,9 +15,7 @@ from aims_pax.settings.control_in_check import (
     odd_spin,
     shared_k_grid,
 )
-from aims_pax.settings.control_in_keywords import KNOWN
 from aims_pax.systems import System
-from tests.stand_in_aims import keywords
 
 HUBBARD = "xc pbe\nspecies Fe\n nucleus 26\n plus_u   3 d  4.0\nspecies O\n plus_u 2 p 1.0\n"
 
@@ -109,7 +107,3 @@ def test_spin_that_fhi_aims_ignores_or_stops_at_is_said(text, systems, said):
 def test_misspelled_keywords_and_expensive_outputs_are_said(line, said):
     found = list(odd_keywords(parse_control(f"xc pbe\n{line}\n")))
     assert not found if said is None else (len(found) == 1 and re.search(said, found[0]))
-
-
-def test_the_keywords_are_those_at_which_the_stand_in_for_fhi_aims_does_not_stop():
-    assert keywords("control") == KNOWN
