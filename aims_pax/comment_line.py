@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from aims_pax.errors import SettingsError
+from aims_pax.tensors import symmetric
 
 # entries that are always names
 NAMES = frozenset(
@@ -107,6 +108,9 @@ def parse_comment_line(text: str) -> dict[str, Any]:
             found[key] = _escaped.sub(r"\1", written)
     if "Properties" in found:
         _check_columns(str(found["Properties"]))
+    if "pbc" in found:
+        _check_pbc(found["pbc"])
+    _keep_asymmetry(found)
     _refuse_other_lengths(found)
     return found
 
@@ -199,6 +203,21 @@ def _check_columns(properties: str) -> None:
         raise SettingsError(
             "the column move_mask has the type S, text; expected L (T: the atom moves, F: it does not)"
         )
+
+
+def _check_pbc(value: Any) -> None:
+    """Raise SettingsError unless it is one or three truth values: ASE takes every other word for true."""
+    values = np.asarray(value)
+    if values.shape not in ((), (3,)) or values.dtype.kind not in "biuf" or not np.isin(values, (0, 1)).all():
+        written = " ".join(map(str, values.ravel()))
+        raise SettingsError(f'pbc={written[:80]}: expected three of T and F, pbc="T T F"')
+
+
+def _keep_asymmetry(found: dict[str, Any]) -> None:
+    """A stress that is not symmetric stays nine numbers: ASE's reader would take six of them without a word."""
+    stress: Any = found.get("stress")
+    if np.shape(stress) == (3, 3) and not symmetric(np.asarray(stress, float)):
+        found["stress"] = np.ravel(stress)
 
 
 def _is_text(key: str, value: Any, written: str) -> bool:

@@ -6,6 +6,7 @@ The origin of their labels is marked `source=given:FILE#7` (structures counted f
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -14,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from aims_pax import comment_line
+from aims_pax import comment_line, energy_and_forces
 from aims_pax.charge_and_spin import check_electrons
 from aims_pax.dataset import only_known
 from aims_pax.errors import SettingsError
@@ -25,6 +26,7 @@ from aims_pax.labelled_data import LabelKeys, read_labelled
 from aims_pax.surrogate_labels import refuse_surrogate_labels
 from aims_pax.xyz_blocks import nth, open_text, structure_blocks
 
+HEAD = "head"  # entry of a header in MACE's files for several methods
 GPA = 160.21766  # eV/Å³
 SAME_ATOM = 1e-3  # eV: energies of an isolated atom that differ by less are the same
 WEIGHTS_OF_LABELS = tuple(
@@ -80,6 +82,8 @@ def read_given(
         except SettingsError as error:
             raise SettingsError(f"{path}, {nth(number)}: {error}") from error
         read.append(replace(whole, origin={**labelled.origin, "source": f"given:{name}#{number}"}))
+    if (wrong := energy_and_forces.refusal(read)) is not None:
+        raise SettingsError(f"{path}: {wrong}")
     try:
         refuse_surrogate_labels(read, "given as labels of the reference")
     except SettingsError as error:
@@ -138,11 +142,14 @@ def remarks(files: Iterable[GivenFile], keys: LabelKeys, stress_wanted: bool) ->
     for file in files:
         found += file.notes
         found += _duplicates(file)
+        found += _zero_forces(file, keys)
         found += _stresses(file, keys, stress_wanted)
         found += _ions(file)
     for other in files:
         found += [line for file in files for line in overlap(file, other)]
-    found += _excited_atoms([labelled for file in files if file.use == "train" for labelled in file.frames])
+    train = [labelled for file in files if file.use == "train" for labelled in file.frames]
+    found += _excited_atoms(train)
+    found += _heads(train)
     return list(dict.fromkeys(found))
 
 
@@ -209,6 +216,33 @@ def overlap(file: GivenFile, other: GivenFile) -> Iterator[str]:
         yield (
             f"{other.name}: {both} of its {len(ids)} structures are the same as in {file.name}: for these the {what}; "
             "remove them from one of the two"
+        )
+
+
+def _zero_forces(file: GivenFile, keys: LabelKeys) -> Iterator[str]:
+    """A warning where all forces of structures are exactly zero, as programs write it for forces that they lack."""
+    zero = [
+        k
+        for k, f in enumerate(file.frames, 1)
+        if len(f.frame) > 1 and not f.label.forces.any() and not is_lone(f)
+    ]
+    if zero:
+        yield (
+            f"{file.name}: all forces ({keys.forces}) of {len(zero)} of its structures are exactly zero, the first is "
+            f"structure {zero[0]} (counted from 1), and the models learn these zeros: remove these structures if their "
+            "forces were not computed; in a perfect crystal they may be right"
+        )
+
+
+def _heads(frames: Sequence[LabelledFrame]) -> Iterator[str]:
+    """A warning where training data are of several heads of a MACE model, which usually are several methods."""
+    heads = Counter(str(f.origin[HEAD]) for f in frames if HEAD in f.origin)
+    if len(heads) > 1:
+        named = ", ".join(f"{n} of {head}" for head, n in heads.most_common())
+        yield (
+            f"the training structures are of several heads ({HEAD}=…: {named}), which in files of MACE are different "
+            "methods; the models here have one head and learn all energies as those of one method: keep the structures "
+            "of one head if the methods differ"
         )
 
 

@@ -37,7 +37,12 @@ def is_lone(labelled: StructureOfFile) -> bool:
 
 def is_marked(labelled: StructureOfFile) -> bool:
     """Whether its file says that it is an isolated atom."""
-    return str(labelled.origin.get("config_type", "")).lower() in MARKS
+    return marks_isolated(labelled.origin)
+
+
+def marks_isolated(header: Mapping[str, Any]) -> bool:
+    """Whether the entries of a header mark an isolated atom."""
+    return str(header.get("config_type", "")).lower() in MARKS
 
 
 def is_isolated_atom(labelled: StructureOfFile) -> bool:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from aims_pax.errors import NotFinite, Unphysical, WrongShape
 from aims_pax.frames import Array, Frame, Label
+from aims_pax.tensors import symmetric
 
 LARGEST_FORCE = 1e3  # eV/Å; H2 squeezed to a quarter of its bond length is at about 400
 PARALLEL = 1e-6  # smallest singular value of unit vectors that are independent
@@ -63,3 +64,6 @@ def _plausible(frame: Frame, label: Label) -> None:
         raise Unphysical(f"energy {label.energy:.6g} eV is outside [{-deepest:.3g}, {highest:.3g}] eV")
     if label.stress is not None and abs(label.stress).max() > LARGEST_STRESS:
         raise Unphysical(f"stress {abs(label.stress).max():.3g} eV/Å³; limit {LARGEST_STRESS:g} eV/Å³")
+    if label.stress is not None and not symmetric(label.stress):
+        written = " ".join(f"{v:g}" for v in label.stress.ravel())
+        raise Unphysical(f"the stress is not symmetric: {written} eV/Å³")

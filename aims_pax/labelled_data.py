@@ -26,7 +26,9 @@ from aims_pax import atoms_info, comment_line
 from aims_pax.errors import LabelError, SettingsError
 from aims_pax.fast_extxyz import read_own_structures
 from aims_pax.frames import ENERGY, FORCES, STRESS, Array, Frame, Label, LabelledFrame
+from aims_pax.isolated_atoms import marks_isolated
 from aims_pax.label_limits import cell_refusal, check_label
+from aims_pax.tensors import symmetric
 from aims_pax.xyz_blocks import (
     BlockFault,
     StructureLines,
@@ -44,7 +46,6 @@ if TYPE_CHECKING:
 
 VIRIALS = "REF_virials"
 LARGEST = 1e9  # Å: larger positions or cells cannot be stored to 1e-8 Å
-ASYMMETRY = 0.01  # relative: larger than the asymmetry of a stress from integration grids
 CHUNK = 2500  # atoms that are read together
 AGREE = 1e-3  # relative: allowed difference of stress and virials of one structure
 STRUCTURE = frozenset(
@@ -237,7 +238,7 @@ def tensor(values: Any, name: str) -> Array:
     if array.size != 9:
         raise SettingsError(f"{name} has {array.size} numbers; expected 6 (xx yy zz yz xz xy) or 9")
     full: Array = array.reshape(3, 3)
-    if abs(full - full.T).max() > ASYMMETRY * abs(full).max() + 1e-3:
+    if not symmetric(full):
         raise SettingsError(
             f"{name} is not symmetric: {' '.join(f'{v:g}' for v in array.ravel())}; expected xx xy xz yx yy yz zx zy zz"
         )
@@ -251,7 +252,14 @@ def _value(atoms: Atoms, key: str) -> Any:
 
 
 def _required(atoms: Atoms, keys: LabelKeys) -> tuple[float, Array]:
+    if "grad" in keys.forces.lower():
+        raise SettingsError(
+            f"{keys.named('forces')} names {keys.forces}: gradients have the opposite sign of forces; multiply them by "
+            "−1, and give the column another name"
+        )
     energy, forces = _value(atoms, keys.energy), _value(atoms, keys.forces)
+    if forces is None and _isolated(atoms):
+        forces = np.zeros((1, 3))  # by symmetry; files of MACE leave them out
     if energy is None or forces is None:
         raise SettingsError(_missing(atoms, keys, keys.energy if energy is None else keys.forces))
     if isinstance(energy, str):  # numbers in an unusual form, `-1e3`, are still text
@@ -264,6 +272,11 @@ def _required(atoms: Atoms, keys: LabelKeys) -> tuple[float, Array]:
     if np.asarray(forces).dtype.kind not in "fiu":
         raise SettingsError(f"{keys.forces} are not numbers; expected the type R in Properties")
     return float(np.reshape(energy, ())), np.asarray(forces, float)
+
+
+def _isolated(atoms: Atoms) -> bool:
+    """Whether this is one atom or ion alone; see `isolated_atoms.is_lone`."""
+    return len(atoms) == 1 and (marks_isolated(atoms.info) or not atoms.pbc.any())
 
 
 def _missing(atoms: Atoms, keys: LabelKeys, missing: str) -> str:

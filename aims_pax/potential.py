@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from aims_pax.errors import NotConverged, SettingsError, SetupError
+from aims_pax.errors import Crashed, NotConverged, SettingsError, SetupError, WrongShape
 from aims_pax.frames import Array, Frame, Label
 from aims_pax.processes import interruptible
 
@@ -228,23 +228,71 @@ def calculate(frame: Frame, calculator: Calculator, stress: bool = True) -> Labe
 
     The free energy is used if the calculator has one, because forces are its derivative. Stress is computed if the
     frame is periodic and the calculator implements it. Raises whatever the calculator raises; NotConverged if it only
-    notes that it has not converged; SetupError if it has moved the atoms.
+    notes that it has not converged; WrongShape for results that are no label; SetupError if it is no calculator of
+    forces, or has changed the structure.
     """
+    can = _implemented(calculator)
     atoms = frame.to_atoms()
     atoms.set_constraint()  # calculators write constraints to their input, and programs print zero forces for them
     atoms.calc = calculator
-    can = set(calculator.implemented_properties)
     with_stress = stress and frame.periodic and "stress" in can
     wanted = ["energy", "forces", *(["stress"] if with_stress else [])]
-    with interruptible():  # one call for all: separate calls make some calculators compute twice
-        calculator.calculate(atoms, wanted, _changes())
+    if isinstance(getattr(calculator, "results", None), dict):
+        calculator.results = {}  # as ASE does: what it does not compute now would be of an earlier structure
+    try:
+        with interruptible():  # one call for all: separate calls make some calculators compute twice
+            calculator.calculate(atoms, wanted, _changes())
+    except SystemExit as error:
+        raise Crashed(
+            f"{type(calculator).__name__} has ended the program: sys.exit({error.code!r})"
+        ) from error
     _check_single_point(frame, atoms, calculator)
-    results = calculator.results
-    energy = results["free_energy"] if "free_energy" in results else results["energy"]
-    tensor = results.get("stress") if with_stress else None
-    return Label(
-        float(energy), np.array(results["forces"], float), None if tensor is None else full_stress(tensor)
-    )
+    return _label(calculator, with_stress)
+
+
+def _implemented(calculator: Any) -> set[str]:
+    """What it can compute. Raises SetupError for an object that is no calculator, or computes no forces."""
+    name = type(calculator).__name__
+    can = getattr(calculator, "implemented_properties", None)
+    if can is None or not callable(getattr(calculator, "calculate", None)):
+        raise SetupError(
+            f"this is no ASE calculator but {name}, without implemented_properties or calculate(): the factory must "
+            "return a calculator derived from ase.calculators.calculator.Calculator"
+        )
+    if not {"energy", "free_energy"} & set(can) or "forces" not in can:
+        raise SetupError(
+            f"{name} computes {', '.join(can) or 'nothing'} (its implemented_properties), but a label needs energy and "
+            "forces; choose another calculator"
+        )
+    return set(can)
+
+
+def _label(calculator: Any, with_stress: bool) -> Label:
+    """The label in the results of a calculator; None in them counts as missing. Raises WrongShape."""
+    name = type(calculator).__name__
+    results = {key: value for key, value in calculator.results.items() if value is not None}
+    energy = _numbers(results, "free_energy" if "free_energy" in results else "energy", name)
+    if energy.size != 1:
+        raise WrongShape(f"{name} gives an energy of shape {energy.shape}; expected one number")
+    stress = _numbers(results, "stress", name) if with_stress and "stress" in results else None
+    if stress is not None and stress.shape not in ((6,), (9,), (3, 3)):
+        raise WrongShape(f"{name} gives a stress of shape {stress.shape}; expected (6,) or (3, 3)")
+    forces = _numbers(results, "forces", name)
+    return Label(float(energy.item()), forces, None if stress is None else full_stress(stress))
+
+
+def _numbers(results: Mapping[str, Any], key: str, name: str) -> Array:
+    """A result as an array; masked numbers are NaN. Raises WrongShape if it is missing, or holds anything else."""
+    if key not in results:
+        given = ", ".join(map(str, results)) or "nothing"
+        raise WrongShape(f"{name} gives no {key} (it gives: {given})")
+    value = results[key]
+    try:
+        if np.iscomplexobj(value):
+            raise TypeError("complex numbers")
+        return np.ma.filled(np.ma.array(value, float), np.nan)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise WrongShape(f"the {key} of {name} cannot be read as numbers: {error}") from error
 
 
 def _check_single_point(frame: Frame, atoms: Atoms, calculator: Calculator) -> None:
@@ -257,6 +305,12 @@ def _check_single_point(frame: Frame, atoms: Atoms, calculator: Calculator) -> N
         if isinstance(converged, bool | np.bool_) and not converged:
             who = type(part).__name__
             raise NotConverged(f"{who} notes that its self-consistency cycle did not converge")
+    if not np.array_equal(atoms.numbers, frame.numbers) or (frame.pbc & ~atoms.pbc).any():
+        raise SetupError(
+            f"{name} has changed the structure that it was given from {frame.formula}, pbc {_pbc(frame.pbc)}, to "
+            f"{atoms.get_chemical_formula()}, pbc {_pbc(atoms.pbc)}, or the order of its atoms: its forces may be of "
+            "another structure; let it work on a copy (atoms.copy())"
+        )
     if np.array_equal(atoms.positions, frame.positions) and np.array_equal(atoms.cell.array, frame.cell):
         return
     away = find_mic(atoms.positions - frame.positions, frame.cell, frame.pbc)[1].max()
@@ -266,6 +320,10 @@ def _check_single_point(frame: Frame, atoms: Atoms, calculator: Calculator) -> N
             f"{name} has moved atoms by {away:.3g} Å and lattice vectors by {strained:.3g} Å: a label is a single "
             "point; remove relaxation and dynamics from its arguments"
         )
+
+
+def _pbc(pbc: Any) -> str:
+    return "".join("FT"[bool(p)] for p in pbc)
 
 
 def parts_of(calculator: Any) -> Iterator[Any]:
@@ -287,10 +345,11 @@ def parts_of(calculator: Any) -> Iterator[Any]:
 
 
 def full_stress(stress: Any) -> Array:
-    """(3, 3) from ASE's Voigt order xx, yy, zz, yz, xz, xy; a (3, 3) tensor is returned unchanged."""
+    """(3, 3) from ASE's Voigt order xx, yy, zz, yz, xz, xy; of nine numbers nothing but the shape changes."""
     from ase.stress import voigt_6_to_full_3x3_stress
 
-    return np.asarray(stress if np.shape(stress) == (3, 3) else voigt_6_to_full_3x3_stress(stress), float)
+    full = np.reshape(stress, (3, 3)) if np.size(stress) == 9 else voigt_6_to_full_3x3_stress(stress)
+    return np.asarray(full, float)
 
 
 def load_factory(factory: str, folder: Path | None = None) -> Callable[..., Any]:

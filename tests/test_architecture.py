@@ -26,13 +26,13 @@ LAYERS = (  # a file may import rooms of lower layers and its own room, nothing 
     {"dataset"},
     {"systems"},
     {"labelled_data", "structure_files", "surrogate_labels"},
-    {"potential", "label_limits", "charge_and_spin", "isolated_atoms", "force_units"},
+    {"potential", "label_limits", "charge_and_spin", "isolated_atoms", "force_units", "energy_and_forces"},
     {"fast_extxyz"},
     {"frames", "worker_process", "registry"},
     {"atoms_info", "comment_line", "fork_server", "xyz_blocks"},
     {"processes"},
     {"errors", "suggestions"},
-    {"seeds", "wire_names", "fortran", "version"},
+    {"seeds", "wire_names", "fortran", "version", "tensors"},
 )
 LAYER = {name: n for n, names in enumerate(LAYERS) for name in names}
 ANYBODYS = "aims_pax.record.files"  # the one atomic write; it imports nothing but the errors

@@ -118,3 +118,14 @@ def test_entries_beside_lines_of_cell_vectors_are_read():
     for written in ('pbc="T T F"', "Properties=species:S:1:pos:R:3"):
         with pytest.raises(SettingsError, match="beside lines VEC1, VEC2, VEC3"):
             entries_beside_vectors(written)
+
+
+@pytest.mark.parametrize("written", ['"f f f"', "None", '"no no no"', "TTF", '"T T"', '"2 0 0"', "none"])
+def test_words_that_ase_takes_for_periodic_are_refused(written):
+    with pytest.raises(SettingsError, match=r'^pbc=.*: expected three of T and F, pbc="T T F"$'):
+        parse_comment_line(f"Properties=species:S:1:pos:R:3 pbc={written}")
+
+
+@pytest.mark.parametrize("written", ['"T T F"', "[T,T,F]", "{T T F}", '"1 1 0"', '"True True False"', "F"])
+def test_truth_values_of_periodicity_are_read(written):
+    assert "pbc" in parse_comment_line(f"Properties=species:S:1:pos:R:3 pbc={written}")

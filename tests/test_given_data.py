@@ -217,3 +217,18 @@ def test_energies_that_the_forces_are_no_derivative_of_are_said(tmp_path, key, o
     else:
         assert text.count(expected) == 1
         assert f"set MISC.energy_key: {other}" in text
+
+
+def test_forces_that_are_all_zero_are_said():
+    zero = replace(frame(2), label=Label(-2.0, np.zeros((2, 3))))
+    text = said(GivenFile("train.xyz", "train", (frame(1), zero)))
+    assert "all forces (REF_forces) of 1 of its structures are exactly zero, the first is structure 2" in text
+    atom = LabelledFrame(Frame([1], np.zeros((1, 3))), Label(-13.6, np.zeros((1, 3))))
+    assert "exactly zero" not in said(GivenFile("train.xyz", "train", (frame(1), atom)))
+
+
+def test_structures_of_several_heads_are_said():
+    pbe, r2scan = (replace(frame(k), origin={"head": head}) for k, head in enumerate(("pbe", "r2scan"), 1))
+    text = said(GivenFile("train.xyz", "train", (pbe, r2scan, frame(3))))
+    assert "several heads (head=…: 1 of pbe, 1 of r2scan)" in text
+    assert "heads" not in said(GivenFile("train.xyz", "train", (pbe, frame(3))))

@@ -77,3 +77,9 @@ def test_all_that_is_not_finite_is_named_at_once():
     bad = label(np.inf, np.full((3, 3), np.nan), np.full((3, 3), np.nan))
     with pytest.raises(NotFinite, match=r"^NaN or infinity in energy, forces, stress$"):
         check_label(worlds.water(), bad)
+
+
+def test_a_stress_that_is_not_symmetric_is_refused_as_in_given_data():
+    with pytest.raises(Unphysical, match=r"stress is not symmetric: 0 0\.01 0 0 0 0 0 0 0"):
+        check_label(worlds.water(), label(stress=np.eye(3, k=1) * [[1], [0], [0]] * 0.01))
+    check_label(worlds.water(), label(stress=np.eye(3, k=1) * 0.0005))

@@ -264,3 +264,35 @@ def test_labels_that_state_another_unit_are_refused_and_comments_beside_cell_vec
     path.write_text("1\ncharge=1\nH 0 0 0\nVEC1 5 0 0\nVEC2 0 5 0\nVEC3 0 0 5\n")
     ((_, atoms),) = read_structures(path)
     assert atoms.info["charge"] == 1
+
+
+def test_an_asymmetric_stress_under_ases_own_name_is_refused_too(tmp_path):
+    file = tmp_path / "a.xyz"
+    head = 'Lattice="9 0 0 0 9 0 0 0 9" Properties=species:S:1:pos:R:3:forces:R:3 energy=-1 stress="{}"'
+    file.write_text(f"1\n{head.format('1 2 3 4 5 6 7 8 9')}\nH 0 0 0 0 0 0\n")
+    with pytest.raises(SettingsError, match=r"structure 1 .*stress is not symmetric"):
+        list(read_labelled(file, LabelKeys("energy", "forces", "stress")))
+
+
+@pytest.mark.parametrize("header", ["", 'Lattice="9 0 0 0 9 0 0 0 9" config_type=IsolatedAtom '])
+def test_an_isolated_atom_needs_no_forces(tmp_path, header):
+    file = tmp_path / "a.xyz"
+    file.write_text(f"1\n{header}Properties=species:S:1:pos:R:3 REF_energy=-13.6\nH 0 0 0\n")
+    (atom,) = read_labelled(file)
+    assert atom.label.forces.tolist() == [[0.0, 0.0, 0.0]]
+
+
+def test_an_atom_in_a_cell_without_that_mark_is_a_crystal_and_needs_forces(tmp_path):
+    file = tmp_path / "a.xyz"
+    file.write_text(
+        '1\nLattice="9 0 0 0 9 0 0 0 9" Properties=species:S:1:pos:R:3 REF_energy=-13.6\nH 0 0 0\n'
+    )
+    with pytest.raises(SettingsError, match="no REF_forces"):
+        list(read_labelled(file))
+
+
+def test_gradients_are_no_forces(tmp_path):
+    file = tmp_path / "a.xyz"
+    file.write_text("1\nProperties=species:S:1:pos:R:3:gradient:R:3 REF_energy=-13.6\nH 0 0 0 1 0 0\n")
+    with pytest.raises(SettingsError, match=r"MISC\.forces_key names gradient: .*opposite sign"):
+        list(read_labelled(file, LabelKeys(forces="gradient")))

@@ -12,7 +12,7 @@ from ase.calculators.emt import EMT
 from ase.calculators.mixing import SumCalculator
 from ase.stress import full_3x3_to_voigt_6_stress
 
-from aims_pax.errors import NotConverged, SettingsError, SetupError
+from aims_pax.errors import Crashed, NotConverged, SettingsError, SetupError, WrongShape
 from aims_pax.frames import Frame
 from aims_pax.potential import (
     CalculatorPotential,
@@ -122,7 +122,86 @@ def test_voigts_order_becomes_a_symmetric_tensor_and_a_tensor_stays():
     tensor = full_stress([1, 2, 3, 4, 5, 6])
     assert tensor.tolist() == [[1, 6, 5], [6, 2, 4], [5, 4, 3]]
     np.testing.assert_array_equal(full_3x3_to_voigt_6_stress(tensor), [1, 2, 3, 4, 5, 6])
-    assert full_stress(tensor).tolist() == tensor.tolist()
+    assert full_stress(tensor).tolist() == full_stress(tensor.ravel()).tolist() == tensor.tolist()
+
+
+class Odd(Calculator):
+    """Quadratic wells whose results and atoms are changed by a function."""
+
+    implemented_properties = ("energy", "forces", "stress")
+
+    def __init__(self, change=lambda results, atoms: None):
+        super().__init__()
+        self.change = change
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+        super().calculate(atoms, properties, system_changes)
+        self.results |= {"energy": 1.5, "forces": np.ones((len(atoms), 3)), "stress": np.arange(6.0)}
+        self.change(self.results, atoms)
+
+
+@pytest.mark.parametrize("energy", [{"energy": np.array([1.5])}, {"energy": [[1.5]]}, {"free_energy": None}])
+def test_an_energy_in_an_array_is_a_number_and_none_is_no_free_energy(energy):
+    assert calculate(PAIR, Odd(lambda results, atoms: results.update(energy))).energy == 1.5
+
+
+@pytest.mark.parametrize(
+    ("results", "said"),
+    [
+        ({"energy": None}, r"Odd gives no energy \(it gives: forces, stress\)"),
+        ({"forces": None}, "Odd gives no forces"),
+        ({"energy": np.ones(2)}, r"energy of shape \(2,\); expected one number"),
+        ({"energy": 1.5 + 0j}, "energy of Odd cannot be read as numbers: complex"),
+        ({"forces": "zero"}, "forces of Odd cannot be read as numbers"),
+        ({"stress": np.ones((2, 3))}, r"stress of shape \(2, 3\)"),
+    ],
+)
+def test_results_that_are_no_label_are_said(results, said):
+    with pytest.raises(WrongShape, match=said):
+        calculate(COPPER, Odd(lambda found, atoms: found.update(results)))
+
+
+def test_masked_forces_are_no_numbers():
+    masked = np.ma.masked_greater(np.array([[0.0, 0, 0], [0, 0, 2]]), 1)
+    assert not calculate(PAIR, Odd(lambda results, atoms: results.update(forces=masked))).finite
+
+
+def _swap(results, atoms):
+    atoms.numbers[:] = atoms.numbers[::-1]
+
+
+def _not_periodic(results, atoms):
+    atoms.pbc = False
+
+
+@pytest.mark.parametrize(("change", "frame"), [(_swap, worlds.water()), (_not_periodic, COPPER)])
+def test_a_calculator_that_changes_elements_or_periodicity_gives_no_label(change, frame):
+    with pytest.raises(SetupError, match=r"Odd has changed the structure.*order of its atoms.*copy"):
+        calculate(frame, Odd(change))
+
+
+def test_nothing_of_an_earlier_structure_is_a_result():
+    calls = iter([lambda results, atoms: results.update(free_energy=9.0), lambda results, atoms: None])
+    shared = Odd(lambda results, atoms: next(calls)(results, atoms))
+    assert [calculate(PAIR, shared).energy, calculate(PAIR, shared).energy] == [9.0, 1.5]
+
+
+def test_a_calculator_that_ends_the_program_fails_for_this_structure_only():
+    with pytest.raises(Crashed, match=r"Odd has ended the program: sys.exit\(3\)"):
+        calculate(PAIR, Odd(lambda results, atoms: sys.exit(3)))
+
+
+class OnlyEnergy(Odd):
+    implemented_properties = ("energy",)
+
+
+@pytest.mark.parametrize(
+    ("calculator", "said"),
+    [(None, "no ASE calculator but NoneType"), (OnlyEnergy(), "computes energy .*forces")],
+)
+def test_what_is_no_calculator_of_forces_is_refused_at_once(calculator, said):
+    with pytest.raises(SetupError, match=said):
+        calculate(PAIR, calculator)
 
 
 # ---------------------------------------------------------------- many frames

@@ -28,6 +28,7 @@ from aims_pax.labelling.claims import Claim, Claims
 from aims_pax.labelling.executors.base import Executor, WorkerDied
 from aims_pax.labelling.foreign_results import ResultPoller
 from aims_pax.labelling.quarantine import Quarantine
+from aims_pax.labelling.shared_files import files_here, shared_files_warning
 from aims_pax.labelling.store import LabelStore, Record, method_hash
 from aims_pax.labelling.systematic_failure import systematic
 from aims_pax.labelling.validation import check_geometry
@@ -129,6 +130,7 @@ class Labeller:
         self._lock = threading.RLock()  # executors call back from their own threads
         self._tickets = itertools.count()
         self._closing = False
+        self._files: dict[str, int] | None = None  # in the working folder before the first label
 
     @classmethod
     def from_settings(
@@ -154,6 +156,8 @@ class Labeller:
     def __enter__(self) -> Self:
         for method in self._methods.values():
             method.store.describe(method.description)
+        if not self.reference.quick and not hasattr(self.reference, "label_and_store"):
+            self._files = files_here()
         self._executor.__enter__()
         alive = [claim for method in self._methods.values() for claim in method.in_use()]
         self._executor.inherit({c.job for c in alive if c.job is not None})
@@ -413,6 +417,7 @@ class Labeller:
         """Count an answer; many equal failures become one SetupError. Call with the lock held."""
         if given.label is not None:
             self._streak.clear()
+            self._warn_of_shared_files()
             self._count(finished=1, seconds=given.seconds)
             return given.label
         error = given.error
@@ -431,6 +436,12 @@ class Labeller:
         if isinstance(error, SetupError):
             self._broken = error
         return error
+
+    def _warn_of_shared_files(self) -> None:
+        """After the first label: warn if new files are in the working folder while several labels run at once."""
+        before, self._files = self._files, None
+        if before is not None and self.capacity > 1 and (new := files_here().keys() - before.keys()):
+            log.warning("%s", shared_files_warning(new))
 
     def _forget(self, job: _Job) -> None:
         job.unwanted.unlink(missing_ok=True)

@@ -75,6 +75,13 @@ _ONCE = (
     "include_spin_orbit override_relativity set_vacuum_level use_dipole_correction"
 )
 ONCE = frozenset(_ONCE.split())
+# keywords of geometry.in, at which FHI-aims stops in control.in
+OF_GEOMETRY = frozenset(
+    (
+        *("atom", "atom_frac", "lattice_vector", "initial_moment", "initial_charge", "constrain_relaxation"),
+        "homogeneous_field",
+    )
+)
 _SPELLED = {word.lower(): word for word in (*ONCE, *MOVES_ATOMS, "total_energy_method", "species")}
 _LOGICAL = "compute_forces compute_analytical_stress compute_numerical_stress final_forces_cleaned"
 _COLLINEAR = ("none", "collinear")
@@ -249,6 +256,14 @@ def _faults(control: Control) -> Iterator[str]:
             except SettingsError as error:
                 yield str(error)
     yield from _odd_words(control)
+    for word, rest in control.keywords:
+        if word in OF_GEOMETRY:
+            yield f"{word} {rest}: FHI-aims reads this keyword in geometry.in only; move the line there"
+    if "k_points_external" in control:
+        yield (
+            "k_points_external: FHI-aims would read k_list.in in the folder of each calculation, where it is not; use "
+            "k_grid and k_offset"
+        )
     for word in ("dry_run", "skip_scf"):
         if word in control and control.get(word) != ".false.":
             yield f"{word}: FHI-aims would compute nothing; remove the line"

@@ -3,11 +3,13 @@
 control_in_remarks  warnings about one file, including the last two below
 lost_hubbard        DFT+U in a species block, which species_dir replaces
 shared_k_grid       one k_grid for cells of very different size
+odd_keywords        misspelled ones, and expensive output
 odd_spin            moments and spin that FHI-aims ignores or stops at
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -15,9 +17,12 @@ import numpy as np
 
 from aims_pax.frames import Frame
 from aims_pax.settings.control_in import Control
+from aims_pax.settings.control_in_keywords import misspelled
 from aims_pax.systems import System
 
 FINER = 2.0  # ratio of k-point spacings above which the energies of two cells are not comparable
+COSTLY = frozenset(("DFPT", "qpe_calc", "neutral_excitation", "RT_TDDFT_propagation", "compute_dielectric"))
+COSTLY_OUTPUT = re.compile(r"cube|band|\S*dos|eigenvec|\S*matri(x|ces)|density")
 VACUUM = 12.0  # Å: a cell vector this long with one k-point is vacuum, or needs no more k-points
 
 
@@ -43,9 +48,22 @@ def control_in_remarks(file: str, control: Control, systems: Sequence[System]) -
         yield f"the species blocks of {file} are ignored, species_dir is used"
     if (control.get("compute_forces") or "").split()[:1] == [".false."]:
         yield f"{file}: compute_forces .false. is ignored: a label has forces"
+    yield from (f"{file}: {text}" for text in odd_keywords(control))
     if (shared := shared_k_grid(control, systems)) is not None:
         yield f"{file}: {shared}"
     yield from (f"{file}: {text}" for text in odd_spin(control, systems))
+
+
+def odd_keywords(control: Control) -> Iterator[str]:
+    """Warnings about keywords at which FHI-aims would stop, and about those whose results nothing reads."""
+    for word, rest in control.keywords:
+        if (near := misspelled(word)) is not None:
+            yield f"the keyword {word} is not known here, and FHI-aims stops at unknown ones; nearest: {near}"
+        if word in COSTLY or (word == "output" and COSTLY_OUTPUT.match(rest)):
+            yield (
+                f"{word} {' '.join(rest.split())}: FHI-aims would compute and write this with every label, and nothing "
+                "reads it; remove the line"
+            )
 
 
 def shared_k_grid(control: Control, systems: Sequence[System]) -> str | None:

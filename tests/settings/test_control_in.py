@@ -166,6 +166,11 @@ def test_a_charge_is_read_as_fortran_reads_it(read, text, number):
         ("k_grid 4 4", "expected three whole numbers"),
         ("k_grid 4 4 0", "expected three whole numbers"),
         ("dry_run", "dry_run: FHI-aims would compute nothing"),
+        (
+            "homogeneous_field 0 0 0.1",
+            "homogeneous_field 0 0 0.1: FHI-aims reads this keyword in geometry.in only",
+        ),
+        ("k_points_external .true.", "k_points_external: .*k_list.in in the folder of each calculation"),
         ("total_energy_method rpa", "no forces for post-SCF methods"),
     ],
 )

@@ -1,11 +1,20 @@
 """What a control.in would lose, or would not fit, is said before anything is computed."""
 
+import re
+
 import numpy as np
 import pytest
 
 from aims_pax.frames import Frame
 from aims_pax.settings.control_in import parse_control
-from aims_pax.settings.control_in_check import FINER, VACUUM, lost_hubbard, odd_spin, shared_k_grid
+from aims_pax.settings.control_in_check import (
+    FINER,
+    VACUUM,
+    lost_hubbard,
+    odd_keywords,
+    odd_spin,
+    shared_k_grid,
+)
 from aims_pax.systems import System
 
 HUBBARD = "xc pbe\nspecies Fe\n nucleus 26\n plus_u   3 d  4.0\nspecies O\n plus_u 2 p 1.0\n"
@@ -78,3 +87,23 @@ def test_spin_that_fhi_aims_ignores_or_stops_at_is_said(text, systems, said):
     found = list(odd_spin(parse_control(f"xc pbe\n{text}\n"), systems))
     assert len(found) == len(said)
     assert all(part in line for part, line in zip(said, found, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("sc_acuracy_rho 1e-5", "sc_acuracy_rho is not known here, .*; nearest: sc_accuracy_rho"),
+        (
+            "output cube total_density",
+            "output cube total_density: FHI-aims would compute and write this with every label",
+        ),
+        ("output band 0 0 0 0.5 0 0 20 G X", "with every label"),
+        ("DFPT vibration", "with every label"),
+        ("output hirshfeld", None),
+        ("a_keyword_of_next_year 3", None),
+        ("sc_accuracy_rho 1e-5", None),
+    ],
+)
+def test_misspelled_keywords_and_expensive_outputs_are_said(line, said):
+    found = list(odd_keywords(parse_control(f"xc pbe\n{line}\n")))
+    assert not found if said is None else (len(found) == 1 and re.search(said, found[0]))

@@ -13,14 +13,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aims_pax.commands.check import devices, mixed_data
+from aims_pax.commands.check.derivatives import check_derivatives
 from aims_pax.commands.check.readiness import bundled_names, refusals
 from aims_pax.errors import AimsPaxError, SettingsError, SetupError
 from aims_pax.frames import Frame
+from aims_pax.label_limits import check_label
 from aims_pax.labelling.references.ase_calculator import CalculatorReference, own_folder
 from aims_pax.labelling.references.launch_output import written_by
+from aims_pax.labelling.shared_files import files_here, shared_files_warning
 from aims_pax.models.kinds import kind_of_run
 from aims_pax.potential import CalculatorPotential, Potential, calculate
 from aims_pax.potentials.bundled import bundled_potential
@@ -83,9 +86,15 @@ def check_verdict(settings: Settings, wanted: bool = False) -> CheckResult:
     ]
     warnings += kind_of_run(settings).remarks(settings)
     calculators = _calculators(settings)
+    before = files_here().items()
     seconds = _tries(calculators, smallest, wanted)
+    written = {name for name, _ in files_here().items() - before}
     said = _in_words(seconds, smallest)
     if wanted and "REFERENCE" in calculators:
+        if written:
+            warnings.append(shared_files_warning(written))
+        if seconds["REFERENCE"] < COLD:
+            warnings += check_derivatives(calculators["REFERENCE"].label, smallest.frame, "REFERENCE")
         warnings += given_data_check.try_given(settings, calculators["REFERENCE"].label)
     if settings.reference.type == "aims":
         said.append("FHI-aims was not started")
@@ -146,7 +155,7 @@ class _Calculator:
     """A calculator or potential for trial labels. called: its name in the settings."""
 
     called: str
-    label: Callable[[Frame], object]
+    label: Callable[[Frame], Any]
 
     @property
     def quick(self) -> bool:
@@ -192,27 +201,27 @@ def _bundled(name: str) -> _Calculator:
     return _Calculator(name, lambda frame: made().labels([frame]))
 
 
-def _initial(own: FactorySettings, folder: Path, place: str, scratch: Path) -> Callable[[Frame], object]:
+def _initial(own: FactorySettings, folder: Path, place: str, scratch: Path) -> Callable[[Frame], Any]:
     """Function that labels a structure with the calculator of the first structures."""
 
-    def label(frame: Frame) -> object:
+    def label(frame: Frame) -> Any:
         return _evaluated(calculator_potential(own.factory, own.kwargs, folder, place), frame, scratch)
 
     return label
 
 
-def _potential(call: CallSpec, folder: Path, place: str, scratch: Path | None) -> Callable[[Frame], object]:
+def _potential(call: CallSpec, folder: Path, place: str, scratch: Path | None) -> Callable[[Frame], Any]:
     """Function that labels a structure with the potential of a sampler; files that it writes are removed."""
 
     made = cache(lambda: make_potential(call, folder, place))
 
-    def label(frame: Frame) -> object:
+    def label(frame: Frame) -> Any:
         return _evaluated(made(), frame, scratch)
 
     return label
 
 
-def _evaluated(potential: Potential, frame: Frame, scratch: Path | None) -> object:
+def _evaluated(potential: Potential, frame: Frame, scratch: Path | None) -> Any:
     """Label a structure with a potential, which may ignore its charge; files that it writes are removed."""
     if not isinstance(potential, CalculatorPotential):
         return potential.labels([frame])
@@ -227,7 +236,9 @@ def _label(place: str, calculator: _Calculator, system: System) -> float:
     began = time.monotonic()
     try:
         with contextlib.redirect_stdout(sys.stderr):
-            calculator.label(system.frame)
+            label = calculator.label(system.frame)
+            for one in label if isinstance(label, list) else [label]:
+                check_label(system.frame, one)
     except (SettingsError, SetupError):
         raise
     except Exception as error:  # a calculator may raise anything

@@ -6,6 +6,7 @@ density, which shifts forces by 1e-4 eV/Å) would make a label depend on the ord
 
 from __future__ import annotations
 
+import copy
 import errno
 import inspect
 import os
@@ -214,7 +215,7 @@ class CalculatorReference:
             )
         try:
             _check_interface(_factory(self), self.factory)
-            how, kwargs = self.conventions, dict(self.kwargs)
+            how, kwargs = self.conventions, copy.deepcopy(dict(self.kwargs))  # factories may change theirs
             if self.atoms:
                 kwargs = without_key(without_key(kwargs, how.charge), how.spin)
                 frame = (

@@ -88,6 +88,18 @@ def test_other_calculators_are_tried_when_that_is_wanted(tmp_path, monkeypatch):
     assert "REFERENCE labelled water" in trial_labels.check_verdict(own, wanted=True).text
 
 
+def test_a_calculator_that_writes_into_the_working_folder_is_warned_of(tmp_path, monkeypatch):
+    (tmp_path / "own_made.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    own = settings(tmp_path, {"REFERENCE": {"type": "calculator", "factory": "own_made:make"}})
+    (said,) = [w for w in trial_labels.check_verdict(own, wanted=True).warnings if "working folder" in w]
+    assert said.startswith(
+        "REFERENCE: a label has written made into the working folder: labels that are computed at"
+    )
+    quiet = settings(tmp_path, {"REFERENCE": {"type": "calculator", "factory": "ase.calculators.emt:EMT"}})
+    assert not [w for w in trial_labels.check_verdict(quiet, wanted=True).warnings if "working folder" in w]
+
+
 def test_no_program_is_started_unasked(tmp_path, monkeypatch):
     monkeypatch.setenv("ASE_VASP_COMMAND", f"touch {tmp_path / 'started'}")
     monkeypatch.setenv("VASP_PP_PATH", str(tmp_path))

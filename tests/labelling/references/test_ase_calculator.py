@@ -328,3 +328,15 @@ def test_for_atoms_what_is_said_of_a_molecule_s_electrons_leaves():
     atoms = CalculatorReference("tblite.ase:TBLite", kwargs).for_atoms()
     assert atoms.kwargs == {"method": "GFN1-xTB", "accuracy": 0.01}
     assert CalculatorReference("a:b", {"x": 1}).for_atoms() == CalculatorReference("a:b", {"x": 1})
+
+
+def test_a_factory_that_changes_its_arguments_makes_the_same_calculator_again(tmp_path):
+    text = """from ase.calculators.lj import LennardJones
+def make(tables):
+    return LennardJones(epsilon=tables["lj"].pop("epsilon", 1.0), rc=9.0)
+"""
+    own = CalculatorReference(
+        f"{module(tmp_path, 'changing', text)}:make", {"tables": {"lj": {"epsilon": 2.0}}}, tmp_path
+    )
+    assert own.label(worlds.dimer()).energy == own.label(worlds.dimer()).energy
+    assert own.describe()["kwargs"] == {"tables": {"lj": {"epsilon": 2.0}}}
