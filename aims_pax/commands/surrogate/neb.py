@@ -87,7 +87,7 @@ def read_neb(config: Path) -> tuple[Any, Frame, Frame]:
         raise SettingsError(
             f"final: no atom is {SAME} Å or more from where it is in initial; give two different ends"
         )
-    if (reason := overlap(first, interpolated(first, last, search.keys.images))) is not None:
+    if (reason := overlapping_image(first, interpolated(first, last, search.keys.images))) is not None:
         raise SettingsError(
             f"final: atoms collide on the way from initial: {reason}; give ends that are nearer to each other, for "
             "example one by one the steps of the reaction"
@@ -287,7 +287,7 @@ def colliding(first: Frame, last: Frame) -> NDArray[np.bool_]:
     return found
 
 
-def overlap(template: Frame, positions: Array) -> str | None:
+def overlapping_image(template: Frame, positions: Array) -> str | None:
     """Why the reference would not calculate an inner image of a band (I + 2, N, 3) Å, or None."""
     for k, r in enumerate(positions[1:-1], 1):
         try:
@@ -315,7 +315,10 @@ def relaxed_band(
     reached = positions
     for _ in search.irun(fmax=0.5 * keys.fmax, steps=STEPS):
         now = np.array([a.positions for a in path])
-        if np.linalg.norm(now - positions, axis=2).max() > FAR or overlap(template, now) is not None:
+        if (
+            np.linalg.norm(now - positions, axis=2).max() > FAR
+            or overlapping_image(template, now) is not None
+        ):
             break
         reached = now
     said = process.predict([template.moved(r) for r in reached], spread=True)

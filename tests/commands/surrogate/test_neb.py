@@ -29,7 +29,7 @@ from aims_pax.commands.surrogate.neb import (
     nearest_images,
     neb,
     next_image,
-    overlap,
+    overlapping_image,
     read_neb,
     relaxed_band,
 )
@@ -245,7 +245,7 @@ def test_a_path_leads_around_atoms_on_the_straight_way():
     band = interpolated(first, last, 5)
     angles = [first.moved(r).to_atoms().get_angle(2, 0, 1) for r in band]
     assert np.all(np.diff(angles) < -10)
-    assert overlap(first, band) is None
+    assert overlapping_image(first, band) is None
     bonds = np.linalg.norm(band[:, 0] - band[:, 1], axis=1)
     assert np.ptp(bonds) < 0.1
 
@@ -276,5 +276,5 @@ def test_on_one_process_the_band_moves_no_farther_than_it_can_be_trusted():
     band = relaxed_band(keys_of(), first, start, GaussianProcess.fit(labelled), climb=False)
     moved = np.linalg.norm(band.positions - start, axis=2).max()
     assert 0 < moved <= FAR
-    assert overlap(first, band.positions) is None
+    assert overlapping_image(first, band.positions) is None
     assert np.isfinite(band.deviation).all()
