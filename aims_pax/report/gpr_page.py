@@ -57,7 +57,7 @@ class TestErrors:
         """Share of force components in their 90 % intervals."""
         if self.said.force_sd is None:
             return None
-        inside = np.abs(self.said.forces - self.forces) < NORMAL_90 * self.said.force_sd
+        inside = np.abs(self.said.forces - self.forces) <= NORMAL_90 * self.said.force_sd
         return float(inside.mean())
 
     @property
@@ -65,7 +65,7 @@ class TestErrors:
         """Share of energies in their 90 % intervals."""
         if self.said.energy_sd is None:
             return None
-        return float((np.abs(self.said.energies - self.energies) < NORMAL_90 * self.said.energy_sd).mean())
+        return float((np.abs(self.said.energies - self.energies) <= NORMAL_90 * self.said.energy_sd).mean())
 
 
 @dataclass(frozen=True)
@@ -181,11 +181,13 @@ def _cloud(name: str, title: str, unit: str, true: Array, said: Array) -> Panel:
 
 
 def _uncertainty(record: GprRecord) -> list[Panel]:
-    if record.tested is None or record.tested.said.force_sd is None:
-        return []
     t = record.tested
-    assert t.said.force_sd is not None
-    error, sd = np.abs(t.said.forces - t.forces).ravel(), t.said.force_sd.ravel()
+    if (
+        t is None or t.said.force_sd is None or not (t.said.force_sd > 0).any()
+    ):  # no atom of a primitive cell has a force
+        return []
+    sd = t.said.force_sd.ravel()
+    error, sd = np.abs(t.said.forces - t.forces).ravel()[sd > 0], sd[sd > 0]
     keep = thinned(len(error), POINTS)
     with drawing(2.9, 4.0) as (figure, axes):
         axes.loglog(sd[keep], np.maximum(error[keep], 1e-7), ".", color=BLUE, markersize=3)

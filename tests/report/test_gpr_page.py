@@ -29,3 +29,15 @@ def test_numbers_and_figures(tmp_path):
     assert numbers["coverage_90"] == 0
     assert numbers["loo_energy_mae"] == pytest.approx(0.2)
     assert numbers["refused"] == {"uncertain force": 4}
+
+
+def test_forces_that_vanish_by_symmetry_are_within_their_intervals(tmp_path):
+    """Of primitive cells 0 % was said, and matplotlib warned of a logarithmic axis without values."""
+    data = systems.h2(np.linspace(1, 2, 3))
+    none = np.zeros((6, 3))
+    said = ProcessPrediction(np.ones(3), none, None, np.full(3, 0.01), none)
+    tested = TestErrors(np.ones(3), none, said)
+    assert tested.coverage == 1
+    loo = LeaveOneOutErrors(np.full(3, 0.1), np.full(18, 0.25), np.ones(3), np.ones(18))
+    write_gpr_page(tmp_path, GprRecord("train.in", "auto", data, data, loo, tested, None))
+    assert not (tmp_path / "gpr/gpr_uncertainty.png").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,10 +12,12 @@ from aims_pax.errors import SettingsError
 from aims_pax.frames import Array, Frame, Label, LabelledFrame
 from aims_pax.labelling.validation import constrained
 from aims_pax.models.gp.coordinate_process import refuse_other_atoms
-from aims_pax.models.gp.process import ProcessOptions, refuse_unknown
+from aims_pax.models.gp.process import ProcessOptions, formulas_without_energy, refuse_unknown
 from aims_pax.models.gp.soap import SoapDescriptor
 from aims_pax.models.gp.soap_points import SoapPoints
 from aims_pax.settings.gpr_input import CART, SOAP, GprSettings
+
+log = logging.getLogger(__name__)
 
 SAME_ENERGY, SAME_FORCE = (
     1e-3,
@@ -56,7 +59,8 @@ def _numbered(key: str, data: Sequence[LabelledFrame]) -> list[tuple[str, str, L
 def refuse_untrained(
     settings: GprSettings, train: Sequence[LabelledFrame], test: Sequence[LabelledFrame]
 ) -> None:
-    """Raises SettingsError for test structures of which the process of the training set could not predict."""
+    """Raises SettingsError for test structures of which the process of the training set could not predict; warns of
+    those whose energies it could not."""
     learnt, asked = [x.frame for x in train], [x.frame for x in test]
     try:
         if settings["descriptor"] == CART or (
@@ -64,7 +68,15 @@ def refuse_untrained(
         ):
             refuse_other_atoms(learnt, asked)
         else:
-            refuse_unknown(learnt, asked, ProcessOptions(molecules=settings["descriptor"] != SOAP))
+            options = ProcessOptions(molecules=settings["descriptor"] != SOAP)
+            refuse_unknown(learnt, asked, options)
+            if lost := formulas_without_energy(learnt, asked, options):
+                log.warning(
+                    "test_file: the compositions in train_file do not determine the energy of %s, so that its "
+                    "predicted energies mean nothing (their deviation is infinite) and only its forces do: train with "
+                    "it, or with isolated atoms",
+                    ", ".join(lost),
+                )
     except SettingsError as error:
         raise settings.problem("test_file", error.text) from error
 

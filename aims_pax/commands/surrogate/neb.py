@@ -3,7 +3,8 @@
 Each round fits the process to all labels, relaxes the band on it for a bounded number of steps, and labels one image:
 the highest, or the most uncertain one while it is very uncertain or the highest one is known. Converged when the
 reference's force on the highest image (without climbing: its part across the path) and the deviations of all images
-are small. Koistinen et al., J. Chem. Phys. 147, 152720 (2017).
+are small. On one process the band moves no farther than a process of few labels can be trusted, and atoms of an image
+never overlap. Koistinen et al., J. Chem. Phys. 147, 152720 (2017).
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from aims_pax import seeds
 from aims_pax.commands.surrogate.observations import (
     Observations,
     SearchEnded,
@@ -25,9 +28,10 @@ from aims_pax.commands.surrogate.observations import (
     prior_mean,
     same_atoms,
 )
-from aims_pax.errors import SettingsError
+from aims_pax.errors import SettingsError, Unphysical
 from aims_pax.frames import Array, Frame, LabelledFrame
 from aims_pax.labelled_data import structure_text
+from aims_pax.labelling.validation import CLOSEST, check_geometry, overlapping_pairs
 from aims_pax.models.gp.gp_calculator import GPRCalculator
 from aims_pax.models.gp.process import GaussianProcess
 from aims_pax.record.files import write_text
@@ -42,6 +46,13 @@ log = logging.getLogger(__name__)
 
 RESULT = "result.json"
 STEPS = 60  # of the band on one process
+FAR = 0.5  # Å: an atom of the band moves no farther on one process
+BENT, BENT_FORCE, BENT_STEPS = (
+    0.3,
+    0.02,
+    1000,
+)  # Å: beside a straight path through atoms; then of the pair potentials
+ON_THE_WAY = 51  # structures on straight lines between the ends, of which none should have atoms that overlap
 MAX_STEP = 0.1  # Å, of an atom in one step of the band
 SAME = 0.05  # Å: ends whose atoms differ by less are one structure
 NEAR = 0.05  # Å: the highest image is known if no atom is farther from where it is in a labelled structure
@@ -75,6 +86,11 @@ def read_neb(config: Path) -> tuple[Any, Frame, Frame]:
     if np.linalg.norm(last.positions - first.positions, axis=1).max() < SAME:
         raise SettingsError(
             f"final: no atom is {SAME} Å or more from where it is in initial; give two different ends"
+        )
+    if (reason := overlapping_image(first, interpolated(first, last, search.keys.images))) is not None:
+        raise SettingsError(
+            f"final: atoms collide on the way from initial: {reason}; give ends that are nearer to each other, for "
+            "example one by one the steps of the reaction"
         )
     exchanged = exchanged_atoms(first, last)
     return replace(search, warnings=(*search.warnings, *exchanged)), first, last
@@ -239,21 +255,53 @@ def next_image(band: Band, limit: float) -> int:
 def interpolated(first: Frame, last: Frame, images: int) -> Array:
     """(images + 2, N, 3) Å by image dependent pair potentials.
 
-    Smidstrup et al., J. Chem. Phys. 140, 214106 (2014).
+    Atoms that would pass through others on straight lines begin beside them: from a straight line these potentials lead
+    nowhere, or through the others. Smidstrup et al., J. Chem. Phys. 140, 214106 (2014).
     """
     from ase.mep import NEB
+    from ase.mep.neb import idpp_interpolate
 
     path = [first.to_atoms() for _ in range(images + 1)] + [last.to_atoms()]
     band = NEB(path, method="improvedtangent")
     band.interpolate()
-    band.interpolate("idpp")
+    blocked = colliding(first, last)
+    if blocked.any():
+        bend = seeds.rng("neb bend", 0).normal(0, BENT, first.positions.shape) * blocked[:, None]
+        for image in path[1:-1]:
+            image.set_positions(image.positions + bend)  # fixed atoms stay
+        idpp_interpolate(band, traj=None, log=None, fmax=BENT_FORCE, steps=BENT_STEPS)
+    else:
+        idpp_interpolate(band, traj=None, log=None)
     return np.array([image.positions for image in path])
+
+
+def colliding(first: Frame, last: Frame) -> NDArray[np.bool_]:
+    """(N,) the atoms that overlap with others where all move on straight lines."""
+    from ase.data import covalent_radii
+
+    found = np.zeros(len(first), bool)
+    for share in np.linspace(0, 1, ON_THE_WAY)[1:-1]:
+        moved = first.moved(first.positions + share * (last.positions - first.positions))
+        i, j, _ = overlapping_pairs(moved, CLOSEST * covalent_radii[first.numbers])
+        found[i] = found[j] = True
+    return found
+
+
+def overlapping_image(template: Frame, positions: Array) -> str | None:
+    """Why the reference would not calculate an inner image of a band (I + 2, N, 3) Å, or None."""
+    for k, r in enumerate(positions[1:-1], 1):
+        try:
+            check_geometry(template.moved(r))
+        except Unphysical as error:
+            return f"image {k}: {error.reason.removeprefix('not calculated: ')}"
+    return None
 
 
 def relaxed_band(
     keys: NebSettings, template: Frame, positions: Array, process: GaussianProcess, climb: bool
 ) -> Band:
-    """The band after at most STEPS steps on the process."""
+    """The band after at most STEPS steps on the process, before an atom is farther than FAR from where it was, or atoms
+    overlap: far from its labels a process knows no repulsion."""
     from ase.mep import NEB
     from ase.optimize import FIRE
 
@@ -263,12 +311,21 @@ def relaxed_band(
         atoms.calc = GPRCalculator(process)
         path.append(atoms)
     band = NEB(path, k=keys.spring, climb=climb, method="improvedtangent")
-    FIRE(band, logfile=None, maxstep=MAX_STEP).run(fmax=0.5 * keys.fmax, steps=STEPS)
-    said = process.predict([template.moved(a.positions) for a in path], spread=True)
+    search = FIRE(band, logfile=None, maxstep=MAX_STEP)
+    reached = positions
+    for _ in search.irun(fmax=0.5 * keys.fmax, steps=STEPS):
+        now = np.array([a.positions for a in path])
+        if (
+            np.linalg.norm(now - positions, axis=2).max() > FAR
+            or overlapping_image(template, now) is not None
+        ):
+            break
+        reached = now
+    said = process.predict([template.moved(r) for r in reached], spread=True)
     assert said.force_sd is not None
-    deviations = said.force_sd.reshape(len(path), -1, 3)[1:-1]
+    deviations = said.force_sd.reshape(len(reached), -1, 3)[1:-1]
     largest = np.array([largest_force(template, d) for d in deviations])
-    return Band(np.array([template.moved(a.positions).positions for a in path]), said.energies, largest)
+    return Band(np.array([template.moved(r).positions for r in reached]), said.energies, largest)
 
 
 def _write(

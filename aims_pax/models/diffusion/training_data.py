@@ -391,7 +391,7 @@ def summarise(graphs: Sequence[AtomsGraph], extra: Mapping[str, Any] | None = No
     for graph in graphs[:: max(1, len(graphs) // SEEN)]:
         for pair, d in closest_pairs(graph).items():
             nearest[pair] = min(d, nearest.get(pair, d))
-        loneliest = max(loneliest, float(lonely_distances(graph)[~graph.fixed].max(initial=0.0)))
+        loneliest = max(loneliest, _loneliest(graph))
         radius = max(radius, extent(graph))
     first = graphs[0]
     same = all(np.allclose(g.cell, first.cell, atol=1e-3) for g in graphs)
@@ -439,6 +439,16 @@ def lonely_distances(graph: AtomsGraph, reach: float = 8.0) -> Any:
     found = np.full(len(graph), reach)
     np.minimum.at(found, i, d)
     return found
+
+
+def _loneliest(graph: AtomsGraph) -> float:
+    """Å: the largest distance of a free atom to its nearest neighbour, however far that is; 0 without any."""
+    if len(graph) == 1:
+        return 0.0
+    reach = ALONE
+    while (longest := float(lonely_distances(graph, reach)[~graph.fixed].max(initial=0.0))) >= reach:
+        reach *= 2
+    return longest
 
 
 def extent(graph: AtomsGraph) -> float:

@@ -26,7 +26,13 @@ from aims_pax.models.gp.dense_process import DenseProcess, fit_distances
 from aims_pax.models.gp.leave_one_out import LeaveOneOutErrors
 from aims_pax.models.gp.soap import SoapDescriptor, require_featomic
 from aims_pax.models.gp.sparse_basis import refuse_other_elements
-from aims_pax.models.gp.sparse_process import ProcessPrediction, SparseProcess, fit_sparse
+from aims_pax.models.gp.sparse_process import (
+    ProcessPrediction,
+    SparseProcess,
+    element_counts,
+    fit_sparse,
+    outside_compositions,
+)
 from aims_pax.potential import Bound, EvaluatedPotential, Evaluation, Potential
 
 SMALL = 4  # atoms of the largest molecule with a process of its own …
@@ -210,6 +216,21 @@ def refuse_unknown(
     if rest and not learnt:
         raise SettingsError(_not_like(rest))
     refuse_other_elements(rest, learnt)
+
+
+def formulas_without_energy(
+    train: Sequence[Frame], frames: Sequence[Frame], options: ProcessOptions = DEFAULT
+) -> list[str]:
+    """Formulas of structures whose energies a process of these training structures cannot know, ascending: methane
+    after water, methanol and ethanol, which do not say what a carbon atom has and what two hydrogen atoms."""
+    groups = _groups(train, options)
+    shared = [train[k] for k in groups.shared]
+    rest = [f for f in frames if _small(f) not in groups.molecules]
+    if not shared or not rest:
+        return []
+    elements = sorted({int(z) for f in shared for z in np.unique(f.numbers)})
+    lost = outside_compositions(element_counts(rest, elements), element_counts(shared, elements))
+    return sorted({f.formula for f, unknown in zip(rest, lost, strict=True) if unknown})
 
 
 def _not_like(frames: Sequence[Frame]) -> str:

@@ -28,6 +28,10 @@ from aims_pax.models.gp.sparse_basis import FeatureRows, Readout, SparseBasis
 
 ATOMS_AT_ONCE = 200
 STORED_ROWS = 96 * 2**20  # bytes of rows that a fit may hold; others are computed twice
+SPANNED, ROUNDING = (
+    1e-6,
+    1e-12,
+)  # smaller parts of a composition, and smaller singular values, are rounding errors
 JUDGED = 30  # structures from which the scale of the variances is fitted
 
 
@@ -83,14 +87,23 @@ class SparseProcess:
         return replace(found, energy_sd=np.sqrt(energy), force_sd=np.sqrt(force).reshape(-1, 3))
 
     def variances(self, frames: Sequence[Frame], of: Mapping[int, Environments]) -> tuple[Array, Array]:
-        """Predictive variances including noise: energies (F,) eV², force components (3A,) (eV/Å)²."""
+        """Predictive variances including noise: energies (F,) eV², force components (3A,) (eV/Å)².
+
+        Infinite for the energy of a composition whose energies of atoms the training set does not determine.
+        """
         rows = self.basis.rows(frames, of)
-        cheap_e, cheap_f = self.cheap_variances(rows, element_counts(frames, self.elements))
+        counts = element_counts(frames, self.elements)
+        cheap_e, cheap_f = self.cheap_variances(rows, counts)
         prior_e, prior_f = self.basis.prior_variances(frames, of)
         amplitude = self.solution.amplitude**2
         left_e = amplitude * (prior_e - (rows.energies**2).sum(1))
         left_f = amplitude * (prior_f - np.einsum("nm,nm->n", rows.forces, rows.forces))
-        return self.energy_scale(cheap_e, left_e), self.force_scale(cheap_f, left_f)
+        energy = np.where(
+            outside_compositions(counts, self.solution.counts_inverse),
+            np.inf,
+            self.energy_scale(cheap_e, left_e),
+        )
+        return energy, self.force_scale(cheap_f, left_f)
 
     def cheap_variances(self, rows: FeatureRows, counts: Array) -> tuple[Array, Array]:
         """Those within the span of the inducing environments, with noise: (F,), (3A,)."""
@@ -153,6 +166,15 @@ def element_counts(frames: Sequence[Frame], elements: Sequence[int]) -> Array:
     return np.array([[float((f.numbers == z).sum()) for z in elements] for f in frames]).reshape(
         len(frames), -1
     )
+
+
+def outside_compositions(counts: Array, known: Array) -> NDArray[np.bool_]:
+    """(F,) whether numbers of atoms (F, E) are no linear combination of the rows of `known` (…, E): a sum of energies
+    of elements that fits those rows may have any value for these."""
+    _, sizes, rows = np.linalg.svd(known, full_matrices=False)
+    span = rows[sizes > ROUNDING * sizes.max(initial=0.0)]
+    rest = counts - (counts @ span.T) @ span
+    return np.asarray(np.linalg.norm(rest, axis=1) > SPANNED * np.linalg.norm(counts, axis=1))
 
 
 def joined_predictions(parts: Sequence[ProcessPrediction]) -> ProcessPrediction:

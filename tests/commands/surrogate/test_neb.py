@@ -18,19 +18,25 @@ from ase.mep import NEB
 from ase.optimize import BFGS
 
 from aims_pax.commands.surrogate.neb import (
+    FAR,
     Band,
     _chosen,
     _top_is_known,
+    colliding,
     exchanged_atoms,
     force_at,
     interpolated,
     nearest_images,
     neb,
     next_image,
+    overlapping_image,
+    read_neb,
+    relaxed_band,
 )
 from aims_pax.commands.surrogate.observations import SearchEnded, same_atoms
 from aims_pax.errors import RestartError, SettingsError
 from aims_pax.frames import Frame, Label, LabelledFrame
+from aims_pax.models.gp.process import GaussianProcess
 from aims_pax.settings.surrogate_search import NebSettings
 from aims_pax.systems import read_frame
 from tests.commands.surrogate.conftest import adsorbed
@@ -224,3 +230,51 @@ def test_ends_with_other_numbers_are_warned_of():
     swapped[:, 0] += first.cell[0, 0]  # in another image
     (said,) = exchanged_atoms(first, first.moved(swapped))
     assert said.startswith("final: atoms 1, 4 (counted from 1) are nearer to others of their element")
+
+
+def hydrogen_cyanide():
+    """HCN and HNC on one line: on the straight way the hydrogen atom passes through both others."""
+    first = Frame.from_atoms(Atoms("CNH", [[0, 0, -0.50], [0, 0, 0.64], [0, 0, -1.56]]))
+    return first, first.moved(np.array([[0, 0, -0.52], [0, 0, 0.64], [0, 0, 1.64]]))
+
+
+def test_a_path_leads_around_atoms_on_the_straight_way():
+    """It stayed on the line, where the first labels were refused as atoms 0.1 Å apart, which ended the search."""
+    first, last = hydrogen_cyanide()
+    assert colliding(first, last).all()
+    band = interpolated(first, last, 5)
+    angles = [first.moved(r).to_atoms().get_angle(2, 0, 1) for r in band]
+    assert np.all(np.diff(angles) < -10)
+    assert overlapping_image(first, band) is None
+    bonds = np.linalg.norm(band[:, 0] - band[:, 1], axis=1)
+    assert np.ptp(bonds) < 0.1
+
+
+def test_ends_between_which_atoms_collide_are_refused_before_anything_is_calculated(search, monkeypatch):
+    first, last = hydrogen_cyanide()
+    for name, frame in (("first.xyz", first), ("last.xyz", last)):
+        ase.io.write(name, frame.to_atoms())
+    Path("neb.yaml").write_text("initial: first.xyz\nfinal: last.xyz\nreference: {factory: counted:make}\n")
+    read_neb(Path("neb.yaml"))
+    straight = np.linspace(first.positions, last.positions, 9)
+    monkeypatch.setattr("aims_pax.commands.surrogate.neb.interpolated", lambda *_: straight)
+    with pytest.raises(SettingsError, match=r"atoms collide on the way from initial: image \d: atoms "):
+        read_neb(Path("neb.yaml"))
+
+
+def test_on_one_process_the_band_moves_no_farther_than_it_can_be_trusted():
+    pytest.importorskip("featomic")
+    first, last = hydrogen_cyanide()
+    start = interpolated(first, last, 5)
+    labelled = []
+    for r in (start[0], start[-1], start[3]):
+        atoms = first.moved(r).to_atoms()
+        atoms.calc = EMT()
+        labelled.append(
+            LabelledFrame(first.moved(r), Label(atoms.get_potential_energy(), atoms.get_forces()))
+        )
+    band = relaxed_band(keys_of(), first, start, GaussianProcess.fit(labelled), climb=False)
+    moved = np.linalg.norm(band.positions - start, axis=2).max()
+    assert 0 < moved <= FAR
+    assert overlapping_image(first, band.positions) is None
+    assert np.isfinite(band.deviation).all()

@@ -35,6 +35,15 @@ def test_the_training_data_pass():
     assert [guard.refusal(g) for g in own] == [None] * 30
 
 
+def test_structures_with_an_atom_far_from_all_others_pass_where_the_data_have_some():
+    """The largest distance in the data was counted up to 8 Å only: all samples of such a model were refused."""
+    far = [replace(g, pos=g.pos + np.diag([0, 0, 40.0])) for g in TRIMERS]
+    guard = StructureGuard(summarise(far))
+    assert [guard.refusal(g) for g in far] == [None] * 50
+    away = replace(far[0], pos=far[0].pos + np.diag([0, 0, 30.0]))
+    assert guard.refusal(away).startswith("detached")
+
+
 def test_images_count_and_walls_are_walls():
     own = graphs(adsorbates(30), **CONFINED)
     guard = StructureGuard(summarise(own))
