@@ -17,6 +17,7 @@ PAIR = re.compile(
     r"""([^\s="'{\[]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|'((?:[^'\\]|\\.)*)'|\{([^}]*)\}|\[([^\]]*)\]|(\S*))"""
 )
 
+OF_ASE = (".traj", ".db", ".json")  # files of structures that ASE converts
 TRUTH = frozenset(("T", "F", "True", "False"))
 
 
@@ -210,7 +211,8 @@ def no_text(path: Path) -> str:
                     )
     except (EOFError, OSError):
         pass
-    return "not a text file; expected extended XYZ"
+    convert = f"; convert it: ase convert {path.name} {path.stem}.xyz" if path.suffix in OF_ASE else ""
+    return f"not a text file; expected extended XYZ{convert}"
 
 
 def nth(number: int) -> str:

@@ -197,6 +197,10 @@ def test_what_is_no_extended_xyz_is_said_to_be_none(tmp_path, behind, number):
     path.write_bytes(b"2\n\xff\xfe\x00")
     with pytest.raises(SettingsError, match=r"structure 1 \(counted from 1\): not a text file"):
         list(read_extxyz(path))
+    trajectory = tmp_path / "x.traj"
+    trajectory.write_bytes(path.read_bytes())
+    with pytest.raises(SettingsError, match=r"expected extended XYZ; convert it: ase convert x\.traj x\.xyz"):
+        list(read_extxyz(trajectory))
     path.write_bytes('2\nunit="Å"\n'.encode("latin1"))
     with pytest.raises(
         SettingsError, match=r"line 2 of the file holds the byte 0xc5, which is not UTF-8; save"

@@ -14,6 +14,7 @@ from aims_pax.suggestions import no_such
 from aims_pax.xyz_blocks import nth
 
 COLUMNS = re.compile(rb"""(?:^|\s)Properties\s*=\s*["']?([^\s"']+)""")
+MODELS = (".model", ".pt", ".pth")
 ENDINGS = (".xyz", ".extxyz", ".gz", ".bz2", ".xz")
 
 
@@ -146,6 +147,8 @@ def copied_structures(contents: PoolContents, chosen: Sequence[int]) -> list[byt
 def _check_name(path: Path) -> None:
     if not path.is_file():
         raise SettingsError(f"{path}: {no_such(path)}; expected extended XYZ")
+    if path.suffix in MODELS:
+        raise SettingsError(f"{path}: a pool is a file of structures; a model is named with --model {path}")
     if path.suffix not in ENDINGS:
         raise SettingsError(
             f"{path}: expected extended XYZ (.xyz, .extxyz); convert it: ase convert {path} pool.xyz"

@@ -84,6 +84,12 @@ def test_what_is_not_extended_xyz_is_refused_with_its_place(tmp_path, content, w
         look_through([pool(tmp_path, content)])
 
 
+def test_a_model_is_no_pool(tmp_path):
+    (tmp_path / "m.model").write_bytes(b"PK")
+    with pytest.raises(SettingsError, match=r"a model is named with --model .*m\.model"):
+        look_through([tmp_path / "m.model"])
+
+
 def test_other_formats_and_missing_files_are_refused(tmp_path):
     with pytest.raises(SettingsError, match=r"expected extended XYZ .*ase convert"):
         look_through([pool(tmp_path, b"", "pool.traj")])
