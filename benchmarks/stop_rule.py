@@ -40,6 +40,7 @@ import priors
 import torch
 from label_efficiency import Efficiency
 
+from aims_pax.commands.check.readiness import untrained_member_seeds
 from aims_pax.core.active_learning_state import State
 from aims_pax.core.error_calibration import Drift, ErrorCalibration
 from aims_pax.core.stop_rule import decide
@@ -108,9 +109,7 @@ class Stopping(Efficiency):
         starts = [MDState.start(f, self.system.temperature, 50 + k) for k, f in enumerate(frames)]
         starts = starts[:: len(frames) // OWN_TRAJECTORIES][:OWN_TRAJECTORIES]
         elements = sorted({int(z) for f in frames for z in f.numbers})
-        models = sorted((mine / "model").glob("*.model"))
-        seeds = [int(model.stem.rsplit("_", 1)[1]) for model in models]
-        ensemble = Ensemble.build(settings.mace, seeds, elements, mine)
+        ensemble = Ensemble.build(settings.mace, untrained_member_seeds(settings), elements, mine)
         measured: dict[int, Pairs] = {}
         found: dict[tuple[int, int], Moment] = {}
         drifts: list[Drift] = []
