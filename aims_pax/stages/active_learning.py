@@ -272,8 +272,10 @@ class ExploreWorld(StageEnvironment):
         return MemberData(dataset.chosen("train", member, train), dataset.chosen("valid", member, valid))
 
     def measured(self) -> tuple[FrameError, ...]:
-        """What the committee knows now about the newest validation structures, which it does not learn."""
-        newest = self.run.dataset.union("valid")[-MEASURED:]
+        """What the committee knows now about the newest validation structures that no member learns."""
+        dataset = self.run.dataset
+        learnt = {e.frame for e in dataset.entries if e.split == "train"}  # by any member
+        newest = [one for one in dataset.union("valid") if one.id not in learnt][-MEASURED:]
         if not newest or not self.has_uncertainty:
             return ()
         found = zip(newest, self.run.ensemble.spreads_and_errors(newest), strict=True)

@@ -10,7 +10,14 @@ from aims_pax.core.rules import BELIEVED, ExploreRules
 from aims_pax.core.work import RunTraining, Trained
 from aims_pax.dataset import Dataset
 from aims_pax.frames import Frame, Label, LabelledFrame
-from aims_pax.stages.active_learning import _last_step, _sizes, fair_or_all, new_points
+from aims_pax.stages.active_learning import (
+    MEASURED,
+    ExploreWorld,
+    _last_step,
+    _sizes,
+    fair_or_all,
+    new_points,
+)
 from aims_pax.systems import System
 
 RULES = ExploreRules(
@@ -72,3 +79,56 @@ def test_the_step_of_a_line_that_a_crash_has_cut_is_not_read(tmp_path):
         assert _last_step(path) == 1300
     path.write_bytes(whole.encode() + "system=Ä".encode()[:-1])
     assert _last_step(path) == 1250
+
+
+class Committee:
+    """Errors are a tenth of the first coordinate, spreads a hundredth."""
+
+    members, has_spread = [0, 1], False
+
+    def __len__(self):
+        return 2
+
+    def spreads_and_errors(self, labelled):
+        xs = [one.frame.positions[0, 0] for one in labelled]
+        return [(np.array([0.0, 0.01 * x]), np.array([[0.1 * x, 0, 0], [0, 0, 0]])) for x in xs]
+
+
+def measuring(kind="max_atomic_sd", committee=None):
+    """Active learning of a dataset of its own."""
+    world = object.__new__(ExploreWorld)
+    hydrogen = System("H2", Frame([1, 1], [[1.0, 0, 0], [2.0, 0, 0]]))
+    world.kind = kind
+    world.run = SimpleNamespace(dataset=Dataset(), systems=[hydrogen], ensemble=committee or Committee())
+    return world
+
+
+def hydrogen(x):
+    return LabelledFrame(Frame([1, 1], [[x, 0, 0], [x + 1, 0, 0]]), Label(0.0, np.zeros((2, 3))))
+
+
+def test_the_committee_is_measured_on_the_newest_validation_structures_that_no_member_learns():
+    world = measuring()
+    assert world.measured() == ()
+    for k in range(MEASURED + 3):
+        world.run.dataset.add(hydrogen(1.0 + k), "valid")
+    world.run.dataset.add(hydrogen(2.0 + MEASURED), "train", 1)  # one member learns the last but one
+    found = world.measured()
+    xs = [1.0 + k for k in (*range(2, MEASURED + 1), MEASURED + 2)]
+    assert [m.frame for m in found] == [hydrogen(x).id for x in xs]
+    assert [m.error for m in found] == [0.1 * x for x in xs]
+    assert [m.spread for m in found] == [0.01 * x for x in xs]
+    assert {m.system for m in found} == {"H2"}
+    mean = measuring("mean_atomic_sd")
+    mean.run.dataset.add(hydrogen(3.0), "valid")
+    assert [m.spread for m in mean.measured()] == [0.015]
+
+
+def test_a_structure_without_error_and_a_model_without_uncertainty_say_nothing():
+    world = measuring()
+    world.run.dataset.add(hydrogen(0.0), "valid")
+    assert world.measured() == ()
+    alone = type("Alone", (Committee,), {"__len__": lambda self: 1})()
+    world = measuring(committee=alone)
+    world.run.dataset.add(hydrogen(1.0), "valid")
+    assert world.measured() == ()
