@@ -144,6 +144,18 @@ def test_every_atom_has_a_spread_of_zero_or_more(model):
     assert spread.max() > 0
 
 
+def test_spreads_and_errors_are_those_of_the_potential_and_follow_the_weights(family, model):
+    data = DATA[0].valid
+    before = model.spreads_and_errors(data)
+    model.train(family.data(), 2, words=("train", 1))
+    found = model.spreads_and_errors(data)
+    assert all(np.any(new[1] != old[1]) for new, old in zip(found, before, strict=True)) or model.fits_at_once
+    for one, (spread, error) in zip(data, found, strict=True):
+        _, F, own = numpy(model.potential().evaluate([one.frame]))
+        assert spread == pytest.approx(atomic_spread(F, own), abs=1e-6)
+        assert error == pytest.approx(np.abs(F.mean(0) - one.label.forces), abs=1e-6)
+
+
 def test_the_whole_state_goes_through_arrays_to_the_last_bit(family, model):
     stored, other = model.arrays(), family.build()
     assert all(isinstance(a, np.ndarray) and a.dtype.kind != "O" for a in stored.values())
