@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -39,7 +40,7 @@ from aims_pax.engine.candidates import Candidate
 from aims_pax.engine.run_context import RunContext
 from aims_pax.engine.stage_environment import StageEnvironment
 from aims_pax.errors import RestartError
-from aims_pax.frames import Array, Frame
+from aims_pax.frames import Array, Frame, LabelledFrame
 from aims_pax.labelled_data import structure_text
 from aims_pax.md.bias import biases
 from aims_pax.md.propagate import MDOutcome as Moved
@@ -61,7 +62,8 @@ from aims_pax.systems import System, deal, elements, system_of
 
 log = logging.getLogger(__name__)
 
-MEASURED = 24  # validation structures on which the committee is evaluated after each training
+# validation structures on which the committee is evaluated after each training: of all systems, at least of each
+MEASURED, FEWEST_MEASURED = 24, 4
 MORE_ALLOWED = (
     "Restore num_trajectories and the geometries (more of both is allowed), or start in an empty folder"
 )
@@ -213,6 +215,7 @@ class ExploreWorld(StageEnvironment):
         )
         self.bias = biases(settings.bias, names)
         self.kind = settings.uncertainty_type
+        self.system_names: dict[str, str] = {}  # validation frame → its system
         whole = settings.replay_strategy == "full_dataset" or run.ensemble.fits_at_once
         if settings.replay_strategy != "full_dataset" and whole:
             log.warning(
@@ -272,19 +275,30 @@ class ExploreWorld(StageEnvironment):
         return MemberData(dataset.chosen("train", member, train), dataset.chosen("valid", member, valid))
 
     def measured(self) -> tuple[FrameError, ...]:
-        """What the committee knows now about the newest validation structures that no member learns."""
-        dataset = self.run.dataset
-        learnt = {e.frame for e in dataset.entries if e.split == "train"}  # by any member
-        newest = [one for one in dataset.union("valid") if one.id not in learnt][-MEASURED:]
+        """The committee now, on the newest validation structures of each system, which no member learns."""
+        newest = self._newest_validation()
         if not newest or not self.has_uncertainty:
             return ()
         found = zip(newest, self.run.ensemble.spreads_and_errors(newest), strict=True)
         said = [(one, self._measured(spread, error)) for one, (spread, error) in found]
         return tuple(
-            FrameError(one.id, system_of(one.frame, one.origin, self.run.systems), m.spread, m.largest)
+            FrameError(one.id, self.system_names[one.id], m.spread, m.largest)
             for one, m in said
             if all(math.isfinite(v) and v > 0 for v in (m.spread, m.largest))
         )
+
+    def _newest_validation(self) -> list[LabelledFrame]:
+        dataset, systems = self.run.dataset, self.run.systems
+        learnt = {e.frame for e in dataset.entries if e.split == "train"}  # by any member
+        most, counts, newest = max(FEWEST_MEASURED, MEASURED // len(systems)), Counter[str](), []
+        for one in reversed(dataset.union("valid")):
+            if one.id not in self.system_names:
+                self.system_names[one.id] = system_of(one.frame, one.origin, systems)
+            name = self.system_names[one.id]
+            if one.id not in learnt and counts[name] < most:
+                counts[name] += 1
+                newest.append(one)
+        return newest[::-1]
 
     @property
     def has_uncertainty(self) -> bool:

@@ -98,7 +98,7 @@ def measuring(kind="max_atomic_sd", committee=None):
     """Active learning of a dataset of its own."""
     world = object.__new__(ExploreWorld)
     hydrogen = System("H2", Frame([1, 1], [[1.0, 0, 0], [2.0, 0, 0]]))
-    world.kind = kind
+    world.kind, world.system_names = kind, {}
     world.run = SimpleNamespace(dataset=Dataset(), systems=[hydrogen], ensemble=committee or Committee())
     return world
 
@@ -122,6 +122,16 @@ def test_the_committee_is_measured_on_the_newest_validation_structures_that_no_m
     mean = measuring("mean_atomic_sd")
     mean.run.dataset.add(hydrogen(3.0), "valid")
     assert [m.spread for m in mean.measured()] == [0.015]
+
+
+def test_of_each_system_some_are_measured_however_many_others_have():
+    world = measuring()
+    world.run.systems = [*world.run.systems, System("He2", Frame([2, 2], [[1.0, 0, 0], [2.0, 0, 0]]))]
+    helium = LabelledFrame(Frame([2, 2], [[1.0, 0, 0], [2.0, 0, 0]]), Label(0.0, np.zeros((2, 3))))
+    world.run.dataset.add(helium, "valid")
+    for k in range(2 * MEASURED):
+        world.run.dataset.add(hydrogen(1.0 + k), "valid")
+    assert [m.system for m in world.measured()] == ["He2"] + ["H2"] * (MEASURED // 2)
 
 
 def test_a_structure_without_error_and_a_model_without_uncertainty_say_nothing():
