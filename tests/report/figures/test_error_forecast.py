@@ -3,7 +3,7 @@
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 
-from aims_pax.core.error_calibration import ErrorCalibration
+from aims_pax.core.error_calibration import Drift, ErrorCalibration
 from aims_pax.report.figures.error_forecast import coverage_figure, coverage_note, forecast_figure
 from tests.core.test_error_calibration import SimulatedLearning
 
@@ -46,7 +46,8 @@ def test_few_labels_give_no_figure(run):
 
 def test_points_above_the_curve_are_explained_where_training_has_moved_it(run):
     plain = calibrated()
-    trained = replace(plain, pairs=tuple(replace(p, valid=0.02) for p in plain.pairs), valid=0.01)
+    pairs = tuple(replace(p, drift=Drift()) for p in plain.pairs)
+    trained = replace(plain, pairs=pairs, drift=Drift(-0.7, -0.7), validation=(("v", 0.01, 0.02),))
     for calibration, said in ((plain, False), (trained, True)):
         found = replace(run, calibrations=(("water", calibration),), n_train=78, predictions={})
         (forecast,) = forecast_figure(found)
