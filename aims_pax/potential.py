@@ -237,7 +237,7 @@ def calculate(frame: Frame, calculator: Calculator, stress: bool = True) -> Labe
     atoms.calc = calculator
     with_stress = stress and frame.periodic and "stress" in can
     wanted = ["energy", "forces", *(["stress"] if with_stress else [])]
-    if isinstance(getattr(calculator, "results", None), dict):
+    if isinstance(getattr(calculator, "__dict__", {}).get("results"), dict):  # not a property
         calculator.results = {}  # as ASE does: what it does not compute now would be of an earlier structure
     try:
         with interruptible():  # one call for all: separate calls make some calculators compute twice

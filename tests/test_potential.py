@@ -186,6 +186,26 @@ def test_nothing_of_an_earlier_structure_is_a_result():
     assert [calculate(PAIR, shared).energy, calculate(PAIR, shared).energy] == [9.0, 1.5]
 
 
+class ReadOnly(Odd):
+    """Results are a property, which nobody can set."""
+
+    @property
+    def results(self):
+        return {"energy": 1.5, "forces": np.ones((2, 3))}
+
+    @results.setter
+    def results(self, value):
+        if hasattr(self, "change"):  # not while it is made
+            raise AttributeError("read-only")
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+        pass
+
+
+def test_results_may_be_a_property():
+    assert calculate(PAIR, ReadOnly()).energy == 1.5
+
+
 def test_a_calculator_that_ends_the_program_fails_for_this_structure_only():
     with pytest.raises(Crashed, match=r"Odd has ended the program: sys.exit\(3\)"):
         calculate(PAIR, Odd(lambda results, atoms: sys.exit(3)))

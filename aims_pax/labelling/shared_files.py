@@ -6,14 +6,20 @@ shares them with the other workers, and a label can be that of another structure
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Collection
 
 
 def files_here() -> dict[str, int]:
     """Names in the current folder, in which references compute, and when each file was changed."""
+    found = {}
     with os.scandir() as entries:
-        return {e.name: e.stat(follow_symlinks=False).st_mtime_ns for e in entries if e.is_file()}
+        for entry in entries:
+            with contextlib.suppress(FileNotFoundError):  # removed in between
+                if entry.is_file():
+                    found[entry.name] = entry.stat(follow_symlinks=False).st_mtime_ns
+    return found
 
 
 def shared_files_warning(names: Collection[str]) -> str:

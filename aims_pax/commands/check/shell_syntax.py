@@ -46,17 +46,17 @@ def unusable_launch(command: str) -> str | None:
     (None, 'it ends with &, so that it does not wait for FHI-aims; remove the &')
     """
     commands = simple_commands(command)
-    for words, _ in commands:
-        program, *options = [word for word in words if not re.match(r"\w+=", word)] or [""]
-        submits = program.rsplit("/", 1)[-1] in {
-            scheduler.submitter for scheduler in known_schedulers().values()
-        }
-        if submits and not WAITING & {option.partition("=")[0] for option in options}:
+    submitters = {scheduler.submitter for scheduler in known_schedulers().values()}
+    for one in commands:
+        program, *options = [word for word in one.words if not re.match(r"\w+=", word)] or [""]
+        if program.rsplit("/", 1)[-1] in submitters and not WAITING & {
+            option.partition("=")[0] for option in options
+        }:
             return (
                 f"{program} submits a job and does not wait for it; write the command that starts FHI-aims, like "
                 "mpirun aims.x"
             )
-    if commands and commands[-1][1] == "&":
+    if commands and commands[-1].end == "&":
         return "it ends with &, so that it does not wait for FHI-aims; remove the &"
     targets = written_by(command)
     shared = [name for name in targets if os.path.isabs(os.path.expanduser(name)) and "%" not in name]

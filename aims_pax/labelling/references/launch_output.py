@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from aims_pax.errors import SetupError
@@ -73,50 +74,46 @@ def redirects(command: str) -> bool:
     return bool(written_by(command)) or OUTPUT in command
 
 
-def simple_commands(command: str) -> list[tuple[list[str], str]]:
-    """The words of each simple command, without redirections, and the operator that ends it ("" for the last).
+@dataclass
+class SimpleCommand:
+    """Part of a shell command: its words, the files of its standard output, and the operator that ends it, "" for the
+    last."""
 
-    >>> simple_commands("module load x; srun aims.x > aims.out &")
-    [(['module', 'load', 'x'], ';'), (['srun', 'aims.x'], '&')]
+    words: list[str] = field(default_factory=list)
+    files: list[str] = field(default_factory=list)
+    end: str = ""
+
+
+def simple_commands(command: str) -> list[SimpleCommand]:
+    """The parts of a shell command that are no empty lines.
+
+    >>> [(one.words, one.files, one.end) for one in simple_commands("module load x; srun aims.x > aims.out &")]
+    [(['module', 'load', 'x'], [], ';'), (['srun', 'aims.x'], ['aims.out'], '&')]
     """
-    found: list[tuple[list[str], str]] = []
-    words: list[str] = []
-    redirected = False
+    found = [SimpleCommand()]
+    redirection = ""
     for token in _token.finditer(command):
-        text = token["operator"] or token["space"] or ""
+        operator, space = token["operator"] or "", token["space"] or ""
         if token["word"]:
-            if not redirected:
-                words.append(_unquoted(token["word"]))
-            redirected = False
-        elif text in _ends_command or (token["space"] and "\n" in text and not text.startswith("\\")):
-            if words:
-                found.append((words, text.strip()))
-            words, redirected = [], False
-        elif token["operator"]:
-            redirected = True
-    return [*found, *([(words, "")] if words else [])]
+            word = _unquoted(token["word"])
+            if not redirection:
+                found[-1].words.append(word)
+            elif _is_stdout(redirection) and _is_file(word):
+                found[-1].files.append(word)
+            redirection = ""
+        elif operator in _ends_command or ("\n" in space and not space.startswith("\\")):
+            found[-1].end = operator.strip()
+            found.append(SimpleCommand())
+            redirection = ""
+        elif operator:
+            redirection = operator
+    return [one for one in found if one.words or one.files]
 
 
 def _targets(command: str) -> Iterator[str]:
-    words: list[str] = []  # of the current simple command
-    operator = ""
-    for token in _token.finditer(command):
-        if token["operator"]:
-            if token["operator"] in _ends_command or "\n" in token["operator"]:
-                yield from _of_simple(words)
-                words = []
-            operator = token["operator"]
-        elif token["word"]:
-            word = _unquoted(token["word"])
-            if operator in _ends_command or not operator:
-                words.append(word)
-            elif _is_stdout(operator) and _is_file(word):
-                yield word
-            operator = ""
-        elif "\n" in (token["space"] or "") and not token["space"].startswith("\\"):
-            yield from _of_simple(words)
-            words, operator = [], ""
-    yield from _of_simple(words)
+    for one in simple_commands(command):
+        yield from one.files
+        yield from _of_simple(one.words)
 
 
 def _of_simple(words: list[str]) -> Iterator[str]:
