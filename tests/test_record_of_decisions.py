@@ -124,6 +124,17 @@ def test_the_sums_of_labels_and_frames_are_those_of_the_core_and_of_the_dataset(
     assert run.calculations == paid == run.labelled
 
 
+def test_the_committee_of_the_last_training_was_measured_on_the_validation_structures(counted):
+    folder, *_ = counted
+    state = snapshot(folder / "restart" / "explore")[0]
+    ((_, calibration),) = state["calibrations"]
+    measured = {frame: (spread, error) for frame, spread, error in calibration["validation"]}
+    assert set(measured) <= {f.id for f in Dataset(folder / "data").union("valid")}
+    assert measured
+    assert all(spread > 0 and error > 0 for spread, error in measured.values())
+    assert calibration["drift"]["error"] != 0
+
+
 def test_log_live_view_status_card_and_report_say_the_same_numbers(counted):
     folder, first, done = counted
     run = load_run(folder)

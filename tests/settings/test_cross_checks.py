@@ -149,6 +149,7 @@ def test_slurm_needs_its_keys_and_a_calculator_with_them_is_slurm(tmp_path):
         ("module load a\n    export B=1", True),
         ('"module load a\n    export B=1"', True),
         ("|\n    module load a\n    export B=1", False),
+        ("|\n    module load a", False),
         (">\n    module load a;\n    export B=1", False),
         ("module load a", False),
     ],

@@ -59,7 +59,7 @@ def unusable_launch(command: str) -> str | None:
     if commands and commands[-1].end == "&":
         return "it ends with &, so that it does not wait for FHI-aims; remove the &"
     targets = written_by(command)
-    shared = [name for name in targets if os.path.isabs(os.path.expanduser(name)) and "%" not in name]
+    shared = [name for name in targets if os.path.isabs(os.path.expanduser(name))]
     if len(commands) == 1 and shared and len(shared) == len(targets):
         return (
             f"the output goes to {shared[0]}, one file for all calculations; redirect it to a file in the folder of "

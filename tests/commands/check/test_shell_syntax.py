@@ -43,6 +43,7 @@ def test_commands_in_order_are_not_run(tmp_path):
         ("srun aims.x > aims.out &", "it ends with &"),
         ("module load aims\nsrun aims.x > aims.out 2>&1 &\n", "it ends with &"),
         ("srun aims.x > /scratch/aims.out", "the output goes to /scratch/aims.out, one file for all"),
+        ("srun aims.x > /scratch/aims.%j.out", "the output goes to /scratch/aims.%j.out, one file for all"),
         ("srun --output=/scratch/aims.out aims.x", "the output goes to /scratch/aims.out, one file for all"),
     ],
 )
