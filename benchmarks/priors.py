@@ -71,7 +71,7 @@ class Benchmark:
     reference: dict[str, Any]
     cheap: dict[str, Any]
     timestep: float = 0.5
-    free: tuple[int, int] = (400, 60)  # structures and epochs of pre-training
+    free: tuple[int, int] = (400, 200)  # structures and epochs of pre-training
 
 
 def glycine() -> Atoms:

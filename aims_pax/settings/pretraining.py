@@ -48,6 +48,13 @@ class PretrainingSettings(Section):
         plausible="[10, 5000]",
     )
     skip_step: Whole = key(25, "MD steps between two structures.", possible=COUNT, plausible="[5, 10000]")
+    num_trajectories: Whole = key(
+        4,
+        "Trajectories that make the structures, of all geometries together, but at least one of each; with several "
+        "temperatures at each of them. They move in one batch.",
+        possible="[1, inf)",
+        plausible="[1, 1000]",
+    )
     samplers: Samplers = key(
         (),
         "Where the structures come from instead: a list as [SAMPLERS](samplers.md). Samplers that name no potential "
@@ -56,7 +63,7 @@ class PretrainingSettings(Section):
     valid_ratio: Real = key(
         0.1, "Fraction of the structures used for validation.", possible="(0, 1)", plausible="[0.02, 0.5]"
     )
-    max_epochs: Whole = key(60, "Maximum number of training epochs.", possible=COUNT, plausible="[5, 1000]")
+    max_epochs: Whole = key(200, "Maximum number of training epochs.", possible=COUNT, plausible="[5, 1000]")
     patience: Whole = key(20, "Epochs without improvement before training ends.", possible=COUNT)
     lr: Real = key(
         0.01,
@@ -83,6 +90,10 @@ class PretrainingSettings(Section):
 
     @property
     def sources(self) -> tuple[SamplerSettings, ...]:
+        """The samplers as for one geometry, see `sources_of`."""
+        return self.sources_of(1)
+
+    def sources_of(self, n_systems: int) -> tuple[SamplerSettings, ...]:
         """The samplers, each with a potential: molecular dynamics at each temperature unless `samplers` are set."""
         if self.samplers:
             own = {"potential": self.potential}
@@ -90,4 +101,8 @@ class PretrainingSettings(Section):
         md = KINDS.get("md")
         assert md is not None
         heats: tuple[float | None, ...] = self.temperature or (None,)
-        return tuple(md(kind="md", potential=self.potential, temperature=t) for t in heats)  # type: ignore[call-arg]
+        each = max(1, self.num_trajectories // n_systems)
+        return tuple(
+            md(kind="md", potential=self.potential, temperature=t, num_trajectories=each)  # type: ignore[call-arg]
+            for t in heats
+        )

@@ -202,7 +202,7 @@ class PretrainingWorld(StageEnvironment):
 
         temperature = settings.md.temperature
         return mixture(
-            self.asked.sources,
+            self.asked.sources_of(len(self.run.systems)),
             md_of,
             temperature[0] if isinstance(temperature, tuple) else temperature,
             self.asked.skip_step,

@@ -58,7 +58,7 @@ class AbInitioMDSampler(MDSampler):
     def sample(self, systems: Sequence[System], n: int, rng: np.random.Generator) -> Iterator[Sample]:
         self._systems = systems
         # random stream of a trajectory → system
-        self._name_of: dict[int, str] = {state.stream: name for name, state in self._states.items()}
+        self._name_of: dict[int, str] = {state.stream: name for (name, _), state in self._states.items()}
         return super().sample(systems, n, rng)
 
     def _begin(self, system: System, md: Any, rng: np.random.Generator) -> MDState:

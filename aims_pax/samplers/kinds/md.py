@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -15,7 +17,7 @@ from aims_pax.frames import Frame, Label
 from aims_pax.potential import Potential
 from aims_pax.sampler import Sample, Sampler, SamplingError, under
 from aims_pax.settings.augment import OptionalReal
-from aims_pax.settings.fields import Kind, OptionalWhole, key, one_of, optional
+from aims_pax.settings.fields import Kind, OptionalWhole, Whole, key, one_of, optional
 from aims_pax.settings.md import MDSettings
 from aims_pax.settings.samplers import (
     TEMPERATURE,
@@ -74,6 +76,13 @@ class MDSamplerSettings(SamplerSettings):
         possible="[1, inf)",
         plausible="[5, 10000]",
     )
+    num_trajectories: Whole = key(
+        1,
+        "Independent trajectories of each geometry, which give its structures in turn. They move in one batch: a "
+        "foundation model evaluates several in little more time than one.",
+        possible="[1, inf)",
+        plausible="[1, 1000]",
+    )
 
     def dynamics(self) -> dict[str, Any]:
         """The keys that override the section MD."""
@@ -92,7 +101,8 @@ class MDSamplerSettings(SamplerSettings):
 
         skip_steps = self.skip_step or context.skip_step
         return {
-            "md_of": md_of, "skip_steps": skip_steps, "name": self.label, "stop": context.stop, "continues": True
+            "md_of": md_of, "skip_steps": skip_steps, "name": self.label, "stop": context.stop, "continues": True,
+            "num_trajectories": self.num_trajectories,
         }  # fmt: skip
 
     def cost(self, demand: SamplingDemand) -> SamplingCost:
@@ -101,13 +111,14 @@ class MDSamplerSettings(SamplerSettings):
 
 
 class MDSampler:
-    """MD of all systems in one batch; a structure of each every `skip_steps` steps.
+    """MD of all systems in one batch; a structure of each trajectory every `skip_steps` steps.
 
     md_of: the MD settings of a system. stop: checked before every evaluation; when True, Abandoned is raised.
-    A trajectory begins at its system's frame with random momenta. With `continues` every system has one trajectory,
-    which the next call of `sample` continues; without it, a caller can pass systems at the last frames. A trajectory
-    that fails begins at the system's frame again, with other momenta. A temperature ramp extends over the
-    n · skip_steps steps of one call of `sample`.
+    num_trajectories: of each system; those that have made the fewest steps give the next structures, so that they do
+    not depend on the sizes of the batches. A trajectory begins at its system's frame with random momenta. With
+    `continues` the next call of `sample` continues all of them; without it, a caller can pass systems at the last
+    frames. A trajectory that fails begins at the system's frame again, with other momenta. A temperature ramp extends
+    over the steps that a trajectory makes in one call of `sample`.
     """
 
     _length = 0  # MD steps of a trajectory
@@ -120,66 +131,119 @@ class MDSampler:
         name: str = "md",
         stop: Callable[[], bool] = lambda: False,
         continues: bool = False,
+        num_trajectories: int = 1,
     ) -> None:
-        if skip_steps < 1:
-            raise ValueError(f"skip_steps is {skip_steps}, expected at least 1")
+        for what, count in (("skip_steps", skip_steps), ("num_trajectories", num_trajectories)):
+            if count < 1:
+                raise ValueError(f"{what} is {count}, expected at least 1")
         self.potential = potential
         self.md_of = md_of
         self.skip_steps = skip_steps
         self.name = name
         self.stop = stop
         self.continues = continues
-        self._states: dict[str, MDState] = {}  # of the trajectories to be continued
+        self.num_trajectories = num_trajectories
+        self._states: dict[tuple[str, int], MDState] = {}  # of the trajectories to be continued
 
     def sample(self, systems: Sequence[System], n: int, rng: np.random.Generator) -> Iterator[Sample]:
         """n structures of each system, one of each in turn.
 
-        Raises SamplingError when a system fails five times in a row.
+        Raises SamplingError when a trajectory fails five times in a row.
         """
+        md = {s.name: self.md_of(s) for s in systems}
+        self._length = math.ceil(n / self.num_trajectories) * self.skip_steps
+        states: dict[tuple[str, int], MDState] = dict(self._states)
+        failures: Counter[tuple[str, int]] = Counter()
+        made = 0
+        while made < n:
+            turns = min(self.num_trajectories, n - made)
+            behind = {s.name: self._furthest_behind(s.name, states)[:turns] for s in systems}
+            moving = {(s.name, behind[s.name][k]): s for k in range(turns) for s in systems}
+            for each, system in moving.items():
+                if each not in states:
+                    states[each] = self._begin(system, md[system.name], rng)
+            self._move(moving, states, md, failures, rng)
+            if self.continues:
+                self._states |= {each: states[each] for each in moving}
+            for k in range(turns):
+                yield from self._structures([(s, behind[s.name][k]) for s in systems], states, md)
+            made += turns
+
+    def _furthest_behind(self, name: str, states: Mapping[tuple[str, int], MDState]) -> list[int]:
+        """The trajectories of a system, the one with the fewest steps first."""
+
+        def steps(trajectory: int) -> int:
+            state = states.get((name, trajectory))
+            return 0 if state is None else state.step
+
+        return sorted(range(self.num_trajectories), key=steps)
+
+    def _move(
+        self,
+        moving: Mapping[tuple[str, int], System],
+        states: dict[tuple[str, int], MDState],
+        md: Mapping[str, Any],
+        failures: Counter[tuple[str, int]],
+        rng: np.random.Generator,
+    ) -> None:
+        """Advance these trajectories by `skip_steps`; those that fail begin again until they succeed."""
+        left = list(moving)
+        while left:
+            outcomes = self._advance([states[each] for each in left], [md[name] for name, _ in left])
+            exploded = []
+            for each, outcome in zip(left, outcomes, strict=True):
+                if outcome.fault is None:
+                    states[each], failures[each] = outcome.state, 0
+                    continue
+                failures[each] += 1
+                self._report(moving[each], md[each[0]], outcome.fault, failures[each])
+                states[each] = self._begin(moving[each], md[each[0]], rng)
+                exploded.append(each)
+            left = exploded
+
+    def _structures(
+        self,
+        of: Sequence[tuple[System, int]],
+        states: Mapping[tuple[str, int], MDState],
+        md: Mapping[str, Any],
+    ) -> Iterator[Sample]:
+        """The present structure of one trajectory of each system."""
         from aims_pax.md import temperature_at
 
-        md = [self.md_of(s) for s in systems]
-        self._length = n * self.skip_steps
-        states = [
-            self._states.get(s.name) or self._begin(s, m, rng) for s, m in zip(systems, md, strict=True)
-        ]
-        failures = [0] * len(systems)
-        for _ in range(n):
-            wanted = list(range(len(systems)))
-            while wanted:
-                moved = self._advance([states[k] for k in wanted], [md[k] for k in wanted])
-                exploded = []
-                for k, became in zip(wanted, moved, strict=True):
-                    if became.fault is None:
-                        states[k], failures[k] = became.state, 0
-                        continue
-                    failures[k] += 1
-                    self._report(systems[k], md[k], became.fault, failures[k])
-                    states[k] = self._begin(systems[k], md[k], rng)
-                    exploded.append(k)
-                wanted = exploded
-            if self.continues:
-                self._states |= {system.name: state for system, state in zip(systems, states, strict=True)}
-            frames = [s.frame() for s in states]
-            for k, (frame, label) in enumerate(zip(frames, self._labels(frames), strict=True)):
-                origin: dict[str, str | int | float] = {
-                    "sampler": self.name,
-                    "system": systems[k].name,
-                    "step": states[k].step,
-                    "temperature": temperature_at(md[k], states[k].step, self._length),
-                }
-                yield Sample(frame, label, origin)
+        now = [states[system.name, trajectory] for system, trajectory in of]
+        frames = [state.frame() for state in now]
+        for (system, trajectory), state, frame, label in zip(
+            of, now, frames, self._labels(frames), strict=True
+        ):
+            origin: dict[str, str | int | float] = {
+                "sampler": self.name,
+                "system": system.name,
+                "step": state.step,
+                "temperature": temperature_at(md[system.name], state.step, self._length),
+            }
+            if self.num_trajectories > 1:
+                origin["trajectory"] = trajectory
+            yield Sample(frame, label, origin)
 
     def state_arrays(self) -> dict[str, NDArray[Any]]:
-        """The trajectories to be continued."""
-        return {f"{n}/{k}": a for n, state in self._states.items() for k, a in state.arrays().items()}
+        """The trajectories to be continued: `SYSTEM/…`, of further trajectories `SYSTEM/+1/…`."""
+        return {
+            f"{name}/{f'+{trajectory}/' if trajectory else ''}{k}": a
+            for (name, trajectory), state in self._states.items()
+            for k, a in state.arrays().items()
+        }
 
     def load_state_arrays(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Restore the state from `state_arrays`."""
+        """Restore the state from `state_arrays`, but not trajectories beyond `num_trajectories`."""
         from aims_pax.md import MDState
 
-        names = dict.fromkeys(name.partition("/")[0] for name in arrays)
-        self._states = {name: MDState.from_arrays(under(name, arrays)) for name in names}
+        self._states = {}
+        for name in dict.fromkeys(each.partition("/")[0] for each in arrays):
+            own = under(name, arrays)
+            for trajectory in range(self.num_trajectories):
+                mine = under(f"+{trajectory}", own) if trajectory else own
+                if "step" in mine:
+                    self._states[name, trajectory] = MDState.from_arrays(mine)
 
     def _begin(self, system: System, md: Any, rng: np.random.Generator) -> MDState:
         from aims_pax.md import MDState, temperature_at

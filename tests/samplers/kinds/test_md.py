@@ -164,3 +164,64 @@ def test_a_system_without_an_atom_that_can_move_is_refused():
     frozen = System("frozen", replace(cluster(3), fixed=np.ones((3, 3), bool)))
     with pytest.raises(SamplingError, match="frozen: all atoms are fixed"):
         next(MDSampler(LennardJones(), lambda _: langevin(), 1).sample([frozen], 1, np.random.default_rng(0)))
+
+
+def several(n_trajectories, skip=4, potential=None):
+    return MDSampler(
+        potential or LennardJones(), lambda s: langevin(40), skip, "lj",
+        continues=True, num_trajectories=n_trajectories,
+    )  # fmt: skip
+
+
+def test_several_trajectories_of_a_system_give_its_structures_in_turn():
+    potential = LennardJones()
+    samples = list(several(3, potential=potential).sample(SYSTEMS, 6, np.random.default_rng(7)))
+    assert [s.origin["system"] for s in samples] == ["five", "three"] * 6
+    assert [s.origin["trajectory"] for s in samples[::2]] == [0, 1, 2, 0, 1, 2]
+    assert [s.origin["step"] for s in samples[::2]] == [4, 4, 4, 8, 8, 8]
+    assert len({s.frame for s in samples}) == 12
+    assert potential.evaluations == 2 * 5  # two rounds, all six trajectories in one batch
+
+
+def test_structures_of_several_trajectories_do_not_depend_on_the_batches():
+    def steps_and_trajectories(batches):
+        sampler, rng = several(3), np.random.default_rng(7)
+        samples = [s for n in batches for s in sampler.sample(SYSTEMS[:1], n, rng)]
+        return [(s.origin["step"], s.origin["trajectory"]) for s in samples]
+
+    assert steps_and_trajectories([7]) == steps_and_trajectories([2, 1, 4]) == steps_and_trajectories([1] * 7)
+
+
+def test_several_trajectories_continue_from_their_state_arrays():
+    first = several(3)
+    list(first.sample(SYSTEMS, 4, np.random.default_rng(7)))
+    second = several(3)
+    second.load_state_arrays(first.state_arrays())
+    ten = [list(each.sample(SYSTEMS, 5, np.random.default_rng(8))) for each in (first, second)]
+    assert [(s.frame, s.origin) for s in ten[0]] == [(s.frame, s.origin) for s in ten[1]]
+    assert {s.origin["step"] for s in ten[0]} == {8, 12}
+
+
+def test_one_trajectory_reads_the_state_of_several_and_several_that_of_one():
+    for before, after in ((1, 3), (3, 1)):
+        first, second = several(before), several(after)
+        (last, *_) = [s for s in first.sample(SYSTEMS[:1], before, np.random.default_rng(7))]
+        second.load_state_arrays(first.state_arrays())
+        steps = [s.origin["step"] for s in second.sample(SYSTEMS[:1], after, np.random.default_rng(8))]
+        assert last.origin["step"] == 4
+        assert sorted(steps) == ([4, 4, 8] if after == 3 else [8])
+
+
+def test_of_several_trajectories_only_the_one_that_fails_begins_again(caplog):
+    sampler = several(2, potential=Sometimes({7}))
+    with caplog.at_level(logging.WARNING):
+        samples = list(sampler.sample([SYSTEMS[1]], 4, np.random.default_rng(7)))
+    assert caplog.text.count("starting again") == 1
+    assert [s.origin["trajectory"] for s in samples] == [0, 1, 0, 1]
+    assert [s.origin["step"] for s in samples] == [4, 4, 4, 8]
+
+
+@pytest.mark.parametrize("count", [0, -1])
+def test_fewer_than_one_trajectory_is_refused(count):
+    with pytest.raises(ValueError, match="num_trajectories"):
+        several(count)
