@@ -178,7 +178,7 @@ def _warn_of_missing_images(system: Molecules, R: Array, middle: int, rule: Rule
     if cut:
         log.warning(
             "distances: %s Å: from %.2f Å on further periodic images of the molecules of %s belong to the cluster and "
-            "are missing; give a larger cell (supercell_radius) or smaller distances",
+            "are missing; give a larger cell (of training-set: supercell_radius) or smaller distances",
             ", ".join(f"{r:g}" for r in cut), second, frame.formula,
         )  # fmt: skip
 
