@@ -546,7 +546,7 @@ def _why_over(state: State, rules: ExploreRules) -> str | None:
         or state.window.pending
     )
     if state.closing:
-        return state.closing if state.n_tests >= rules.n_test and not waiting else _all_ended(state)
+        return None if waiting else state.closing if state.n_tests >= rules.n_test else _all_ended(state)
     done = all_done(state, rules)
     if done is not None and not waiting:
         return done
@@ -555,7 +555,7 @@ def _why_over(state: State, rules: ExploreRules) -> str | None:
     unlearnt = rules.by_windows and state.window.epochs_left
     if budget_spent(state, rules) and not waiting and not unlearnt:
         return f"max_labels: {state.n_asked + max(0, rules.n_test - state.n_tests)} reference calculations"
-    if state.window.candidates or state.window.pending or unlearnt:
+    if state.window.candidates or waiting or unlearnt:  # frames of a last step are labelled too
         return None
     return _all_ended(state)
 

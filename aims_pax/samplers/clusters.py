@@ -22,6 +22,7 @@ import logging
 from dataclasses import dataclass
 
 import numpy as np
+from ase.geometry.minkowski_reduction import minkowski_reduce
 from scipy.spatial.distance import cdist
 
 from aims_pax.frames import Array, Frame
@@ -106,7 +107,9 @@ class Cluster:
 
 
 def choose_clusters(frame: Frame, rule: Rule | None = None) -> list[Cluster]:
-    """The clusters that a rule selects in the reference frame; sizes above its number of molecules give a warning.
+    """The clusters that a rule selects in the reference frame.
+
+    Warnings are logged of sizes above its number of molecules, and of distances that reach beyond its cell.
 
     Raises SamplingError for mixed compositions (unless allowed), cells with charge or spin, and infinite networks.
     """
@@ -141,9 +144,14 @@ def choose_clusters(frame: Frame, rule: Rule | None = None) -> list[Cluster]:
                 continue
             found.append((f"n={n}", ranked[:n]))
     else:
+        sizes: dict[int, float] = {}
         for r in dict.fromkeys(rule.distances or ()):
             chosen = ranked[order[ranked] < r]
+            if (same := sizes.setdefault(len(chosen), r)) != r:
+                log.warning("distances: %g Å selects the same molecules as %g Å; skipped", r, same)
+                continue
             found.append((f"n={len(chosen)},r={r:g}", chosen))
+        _warn_of_missing_images(system, R, middle, rule, frame)
     along = system.centers(R) @ np.linalg.inv(full_cell(frame.cell, frame.pbc))
     return [
         Cluster(
@@ -156,6 +164,23 @@ def choose_clusters(frame: Frame, rule: Rule | None = None) -> list[Cluster]:
         for key, k in found
         if len(k)
     ]
+
+
+def _warn_of_missing_images(system: Molecules, R: Array, middle: int, rule: Rule, frame: Frame) -> None:
+    """A cluster has each molecule of the cell once: warn of cutoffs within which a second image of one lies."""
+    if not frame.pbc.any():
+        return
+    cell, _ = minkowski_reduce(full_cell(frame.cell, frame.pbc), frame.pbc)
+    steps = itertools.product(*((-1, 0, 1) if p else (0,) for p in frame.pbc))
+    shifts = [np.array(step) @ cell for step in steps if any(step)]
+    second = min(_between(system, R + shift, R, middle, rule).min() for shift in shifts)
+    cut = [r for r in rule.distances or () if r > second]
+    if cut:
+        log.warning(
+            "distances: %s Å: from %.2f Å on further periodic images of the molecules of %s belong to the cluster and "
+            "are missing; give a larger cell (of training-set: supercell_radius) or smaller distances",
+            ", ".join(f"{r:g}" for r in cut), second, frame.formula,
+        )  # fmt: skip
 
 
 def central(system: Molecules, whole: Array) -> int:
@@ -188,8 +213,14 @@ def _distances(system: Molecules, R: Array, anchor: Array, middle: int, rule: Ru
     if rule.selection_rule == "closest_to_central_molecule" and rule.distance_between == "center_of_mass":
         d = np.linalg.norm(system.centers(R) - anchor, axis=1)
     else:
-        furthest = rule.selection_rule == "max_max_distance_to_central_molecule"
-        between = [cdist(R[atoms], R[system.atoms[middle]]) for atoms in system.atoms]
-        d = np.array([pairs.max() if furthest else pairs.min() for pairs in between])
+        d = _between(system, R, R, middle, rule)
     d[middle] = -1.0
     return np.asarray(d, float)
+
+
+def _between(system: Molecules, R: Array, central_R: Array, middle: int, rule: Rule) -> Array:
+    """(K,) Å: distances of the molecules at R to the central one at `central_R`: of the farthest or nearest atoms."""
+    furthest = rule.selection_rule == "max_max_distance_to_central_molecule"
+    pairs = cdist(R, central_R[system.atoms[middle]])
+    ends = pairs.max(1) if furthest else pairs.min(1)  # (N,)
+    return np.array([ends[atoms].max() if furthest else ends[atoms].min() for atoms in system.atoms])

@@ -135,10 +135,22 @@ def _point(
 
 
 def _minimum(frame: Frame, volumes: Array, G: Array) -> float:
-    """Å³: the volume where Vinet's equation of state, fitted to G(V) (eV), has its minimum."""
+    """Å³: the volume where Vinet's equation of state, fitted to G(V) (eV), has its minimum.
+
+    Where none fits and the last volume has the lowest G, the minimum lies beyond: a volume outside is returned.
+    Raises SamplingError where none fits otherwise.
+    """
     try:
-        return float(EquationOfState(volumes, G, "vinet").fit(warn=False)[0])
+        volume, _, stiffness = EquationOfState(volumes, G, "vinet").fit(warn=False)
+        if stiffness > 0:
+            return float(volume)
+        why = "it has a maximum"
     except (RuntimeError, ValueError) as error:
-        raise SamplingError(
-            f"{frame.formula}: no equation of state fits the volume scan ({error}); use a larger supercell_radius"
-        ) from error
+        why = str(error)
+    lowest = int(np.argmin(G))
+    if lowest in (0, len(G) - 1):
+        step = volumes[1] - volumes[0]
+        return float(volumes[0] - step if lowest == 0 else volumes[-1] + step)
+    raise SamplingError(
+        f"{frame.formula}: no equation of state fits the volume scan ({why}); use a larger supercell_radius"
+    )

@@ -281,16 +281,14 @@ def _yaml_entries(path: Path) -> Entries:
     document = read_document(path, str(path))
     entries = []
     problems = []
-    for name, value in document.data.items():
-        line = document.line((name,))
+    for key, value in document.data.items():
+        line, name = document.line((key,)), str(key)  # YAML reads some names as numbers or truth values
         if isinstance(value, Mapping) and name.lower() == "baseline":
             value = json.dumps(value)
         elif isinstance(value, Mapping):
             problems.append(f"{path}:{line}: {name}: expected one value, got a table")
             continue
-        entries.append(
-            (line, str(name), "" if value is None and name.lower() != "soap_centers" else str(value))
-        )
+        entries.append((line, name, "" if value is None and name.lower() != "soap_centers" else str(value)))
     return entries, problems, []
 
 

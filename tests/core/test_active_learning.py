@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from aims_pax.core import active_learning
+from aims_pax.core.active_learning_state import BackgroundLabel
 from aims_pax.core.rules import ExploreRules
 from aims_pax.core.warm_up import WarmUp
 from aims_pax.core.work import (
@@ -388,6 +389,32 @@ def test_analysis_asks_every_analysis_skip_steps_and_keeps_what_was_known_then()
             state, _ = move(state, rules=rules)
     assert [e.step for e in found] == [15, 30, 45, 60]
     assert {e.n_train for e in found} == {20}
+
+
+@pytest.mark.parametrize("acquisition", ["crossing", "window"])
+def test_labels_of_the_last_step_are_waited_for_before_the_stage_stops(acquisition):
+    """A stopped stage drops labels that have not begun: of analysis, tests and audits too."""
+    rules = replace(RULES, analysis_skip=30, max_steps=60, acquisition=acquisition, window=30)
+    state = fresh(rules=rules)
+    while moves(state, rules):
+        state, _ = move(state, rules=rules)
+    assert state.trajectories[0].status == "done"
+    while asked := [w for w in active_learning.outstanding(state, rules) if isinstance(w, RequestLabel)]:
+        assert state.stopped is None
+        state, _ = active_learning.step(state, Labelled(asked[0]), rules)
+    assert state.stopped == "max_MD_steps: every trajectory took 60 steps"
+
+
+def test_a_stage_that_ends_without_further_test_frames_waits_for_those_it_has():
+    rules = replace(RULES, n_test=3, test_due=(0.5,) * 3, test_trajectory=(0,) * 3, max_train=20)
+    state = fresh()
+    done = replace(state.trajectories[0], status="done", step=60)
+    tests = tuple(BackgroundLabel(name, 0, 60) for name in "ab")
+    state = replace(state, closing="max_train_set_size", tests=tests, n_tests=2, trajectories=(done,))
+    state, _ = active_learning.step(state, Labelled(RequestLabel("a")), rules)
+    assert state.stopped is None
+    state, _ = active_learning.step(state, Labelled(RequestLabel("b")), rules)
+    assert state.stopped == "max_train_set_size"
 
 
 def test_two_trajectories_waiting_for_one_frame_share_its_label():

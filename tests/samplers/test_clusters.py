@@ -127,6 +127,26 @@ def test_sizes_beyond_the_frame_are_left_out_with_a_word(caplog):
     assert "has only 8" in caplog.text
 
 
+def test_two_distances_that_select_the_same_molecules_give_one_cluster(caplog):
+    rule = Rule("max_min_distance_to_central_molecule", distances=(1.0, 1.5, 4.0, 1.5))
+    chosen = choose_clusters(water_box(3), rule)
+    assert [c.key for c in chosen] == ["n=1,r=1", f"n={len(chosen[1].molecules)},r=4"]
+    assert "1.5 Å selects the same molecules as 1 Å" in caplog.text
+
+
+@pytest.mark.parametrize("which", ["max_min", "max_max"])
+def test_distances_beyond_the_cell_are_warned_of(which, caplog):
+    argon = Frame([18, 18], [[0, 0, 0], [4, 0, 0]], np.diag([9.0, 30, 30]), True)
+    rule = f"{which}_distance_to_central_molecule"
+    assert [len(c.molecules) for c in choose_clusters(argon, Rule(rule, distances=(4.5,)))] == [2]
+    assert not caplog.records
+    assert [len(c.molecules) for c in choose_clusters(argon, Rule(rule, distances=(4.5, 5.5)))] == [2]
+    assert "distances: 5.5 Å: from 5.00 Å on further periodic images" in caplog.text
+    caplog.clear()
+    choose_clusters(replace(argon, pbc=False, cell=np.zeros((3, 3))), Rule(rule, distances=(4.5, 55.0)))
+    assert "further periodic images" not in caplog.text
+
+
 def test_a_charged_cell_is_refused():
     frame = water_box(2)
     with pytest.raises(SamplingError, match="charge 1"):

@@ -59,6 +59,16 @@ def test_the_scan_goes_on_where_the_minimum_is():
     assert low.volume == pytest.approx(at(300).volume, rel=2e-3)
 
 
+def test_a_free_energy_that_falls_to_the_end_of_the_scan_has_its_minimum_beyond():
+    """Of solid carbon dioxide at 50 K: Vinet's equation does not converge on it, and the scan ended with that."""
+    V = np.array([187.745, 195.408, 199.240, 203.072, 206.903])  # Å³
+    G = np.array([0.424676, 0.400989, 0.392136, 0.384754, 0.378457])  # eV
+    assert quasi_harmonic._minimum(copper(), V, G) > V[-1]
+    assert quasi_harmonic._minimum(copper(), V, G[::-1].copy()) < V[0]
+    with pytest.raises(SamplingError, match="no equation of state fits"):
+        quasi_harmonic._minimum(copper(), V, np.array([0.0, 1.0, -1.0, 1.0, 0.0]))
+
+
 def test_too_few_stable_volumes_are_told(caplog):
     with pytest.raises(SamplingError, match=r"only \d of 5 volumes are stable"):
         equilibrium(

@@ -124,6 +124,12 @@ def test_files_without_data_are_refused(read, tmp_path):
         read("train_file: {a: 1}\n", "a.yaml")
 
 
+@pytest.mark.parametrize("line", ["5: {a: 1}", "7:", "true: 3", "2024-01-01: 4"])
+def test_names_in_yaml_that_are_no_words_are_unknown_keys(read, line):
+    with pytest.raises(SettingsError, match=r":2: \S+: unknown key|:2: \S+: expected one value"):
+        read(f"train_file: a.xsf\n{line}\n", "a.yaml")
+
+
 def test_words_that_do_not_count_and_repeated_keys_are_mentioned(read):
     settings = read("train_file a b c\nscale 1\nscale 2\ndescriptor cart\n")
     assert settings["scale"] == 2
