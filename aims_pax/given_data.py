@@ -74,8 +74,7 @@ def read_given(
     for number, labelled in enumerate(islice(frames, most), 1):
         try:
             whole = settled(labelled)
-            if whole.frame.charge is not None:
-                check_electrons(whole.frame)
+            _check_electrons(whole.frame)
             _check_forces(whole)
             if use != "test":
                 _check_weights(whole)
@@ -110,6 +109,15 @@ def _free_energies(path: Path, name: str, keys: LabelKeys, read: Sequence[Labell
             f"meV/atom): with an electronic temperature or smearing, forces are the derivative of the free energy; set "
             f"{keys.named('energy')}: {free} if both are of the same calculation"
         )
+
+
+def _check_electrons(frame: Frame) -> None:
+    """Raise SettingsError for a multiplicity that is impossible; a charge that is not written counts as 0."""
+    try:
+        check_electrons(frame)
+    except SettingsError as error:
+        unwritten = "" if frame.charge is not None else "; the structure has no charge: write charge=… for an ion"
+        raise SettingsError(f"{error}{unwritten}") from error
 
 
 def _check_forces(labelled: LabelledFrame) -> None:

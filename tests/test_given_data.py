@@ -171,6 +171,16 @@ def test_charges_and_multiplicities_that_cannot_be_are_refused_in_given_data(tmp
                 read_given(path, "ions.xyz", "test", KEYS, ())
 
 
+def test_a_multiplicity_without_a_charge_must_be_possible_for_a_neutral_structure(tmp_path):
+    path = tmp_path / "water.xyz"
+    water = replace(frame(1, numbers=(8, 1, 1)).frame, spin=2)
+    path.write_text(to_extxyz([LabelledFrame(water, Label(-1.0, np.zeros((3, 3))))]))
+    with pytest.raises(SettingsError, match=r"cannot have multiplicity 2: .*no charge: write charge=… for an ion"):
+        read_given(path, "water.xyz", "train", KEYS, ())
+    path.write_text(to_extxyz([LabelledFrame(replace(water, charge=1), Label(-1.0, np.zeros((3, 3))))]))
+    assert len(read_given(path, "water.xyz", "train", KEYS, ()).frames) == 1
+
+
 def test_stresses_that_are_zeros_or_are_not_learned_are_said():
     slab = frame(2, stress=np.eye(3), pbc=True)
     slab = replace(slab, frame=replace(slab.frame, pbc=[True, True, False]))
