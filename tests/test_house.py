@@ -66,6 +66,8 @@ WORDS = {
     "compilation": ("compile_policy", "compile_cache"),
     "convergence": ("convergence",),
     "active learning": ("active_learning",),
+    "acquisition": ("core/acquisition",),
+    "limits that end a run": ("core/limits",),
     "initial dataset": ("initial_dataset",),
     "neighbour list": ("neighbour_list",),
     "calibration": ("calibration",),
