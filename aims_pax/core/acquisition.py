@@ -30,14 +30,14 @@ from aims_pax.core.active_learning_state import (
     with_trajectory,
 )
 from aims_pax.core.audits import audit_due, with_audit, with_check
-from aims_pax.core.rules import MAX_FAULTS, ExploreRules
+from aims_pax.core.rules import MAX_FAULTS, ActiveLearningRules
 from aims_pax.core.threshold import Threshold
 from aims_pax.core.trajectory import Trajectory
 from aims_pax.core.window import UncertainFrame
 from aims_pax.core.work import Advanced, Decision, Effect, LogMessage, UncertaintyCheck
 
 
-def after_md(state: State, event: Advanced, rules: ExploreRules) -> tuple[State, tuple[Effect, ...]]:
+def after_md(state: State, event: Advanced, rules: ActiveLearningRules) -> tuple[State, tuple[Effect, ...]]:
     """The state after MD steps of one trajectory: a label for analysis, the uncertainty criterion, or a rewind."""
     i = event.work.trajectory
     fault = event.fault
@@ -61,7 +61,7 @@ def after_md(state: State, event: Advanced, rules: ExploreRules) -> tuple[State,
 
 
 def _exploded(
-    state: State, event: Advanced, why: str, rules: ExploreRules
+    state: State, event: Advanced, why: str, rules: ActiveLearningRules
 ) -> tuple[State, tuple[Effect, ...]]:
     """The trajectory is rewound; of its candidates, the one where its uncertainty began to rise remains."""
     i = event.work.trajectory
@@ -75,7 +75,7 @@ def _exploded(
 
 
 def _checked(
-    state: State, i: int, trajectory: Trajectory, event: Advanced, rules: ExploreRules
+    state: State, i: int, trajectory: Trajectory, event: Advanced, rules: ActiveLearningRules
 ) -> tuple[State, tuple[Effect, ...]]:
     """Apply the uncertainty criterion to one frame."""
     δ = threshold_of(state, trajectory.system, rules)
@@ -120,7 +120,9 @@ def _checked(
     return state, (checked("uncertain" if spread > δ else "quiet"), LogMessage(text))
 
 
-def _implausible(event: Advanced, spread: float, δ: float, usual: float, rules: ExploreRules) -> str | None:
+def _implausible(
+    event: Advanced, spread: float, δ: float, usual: float, rules: ActiveLearningRules
+) -> str | None:
     """Why an uncertain frame is no structure of this MD: its energy, or the models agree on nothing there.
 
     usual: eV/Å, a spread of usual structures; δ may be far below it while errors are above the target of a calibration.
@@ -130,12 +132,12 @@ def _implausible(event: Advanced, spread: float, δ: float, usual: float, rules:
     return event.implausible if spread > δ or math.isinf(δ) else None
 
 
-def is_fair(trajectory: int, rules: ExploreRules) -> bool:
+def is_fair(trajectory: int, rules: ActiveLearningRules) -> bool:
     """Whether the frames of a trajectory measure the error: without bias, and at MD.temperature."""
     return not rules.fair_trajectories or trajectory in rules.fair_trajectories
 
 
-def _seen(state: State, system: str, uncertainty: tuple[float, ...], rules: ExploreRules) -> State:
+def _seen(state: State, system: str, uncertainty: tuple[float, ...], rules: ActiveLearningRules) -> State:
     """The state whose threshold knows this uncertainty (eV/Å), frozen when the training set is large enough."""
     key = threshold_key(system, rules)
     freeze = state.n_train >= rules.freeze_at
@@ -156,7 +158,7 @@ def _drawn_for_testing(
     return state, (check, LogMessage(text))
 
 
-def _test_due(state: State, i: int, event: Advanced, rules: ExploreRules) -> bool:
+def _test_due(state: State, i: int, event: Advanced, rules: ActiveLearningRules) -> bool:
     """Whether this frame is to be a test frame: at random values of the run's progress, each on a trajectory drawn
     beforehand, once that has moved for the time of equilibration. While closing, as soon as any has. Trajectories at
     another temperature, or with a bias, give test frames only if no other is left.

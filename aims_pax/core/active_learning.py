@@ -38,7 +38,7 @@ from aims_pax.core.active_learning_state import (
 from aims_pax.core.active_learning_state import threshold_of as threshold_of
 from aims_pax.core.audits import all_done, with_error, with_systems, with_validation
 from aims_pax.core.limits import close_or_stop, full_training_set, limit_reached
-from aims_pax.core.rules import BELIEVED, BELIEVED_PER_SYSTEM, MAX_FAILURES, ExploreRules
+from aims_pax.core.rules import BELIEVED, BELIEVED_PER_SYSTEM, MAX_FAILURES, ActiveLearningRules
 from aims_pax.core.threshold import Threshold
 from aims_pax.core.trajectory import Trajectory
 from aims_pax.core.warm_up import WarmUp
@@ -67,7 +67,7 @@ NAME = "explore"  # in files of runs
 NO_LABELS = "max_labels: 0, the models learn the structures that they have"
 
 
-def begin(systems: tuple[str, ...], rules: ExploreRules, n_train: int, valid: dict[str, int]) -> State:
+def begin(systems: tuple[str, ...], rules: ActiveLearningRules, n_train: int, valid: dict[str, int]) -> State:
     """The state before the first step, one trajectory for each of `systems`. Stopped if nothing may be labelled."""
     keys = dict.fromkeys(systems) if rules.per_system else {"": None}
     state = State(
@@ -83,12 +83,12 @@ def begin(systems: tuple[str, ...], rules: ExploreRules, n_train: int, valid: di
     return with_systems(state, rules)
 
 
-def epochs_before_exploration(rules: ExploreRules, n_train: int) -> int:
+def epochs_before_exploration(rules: ActiveLearningRules, n_train: int) -> int:
     """At most so many epochs on a training set of this size: fewer for one of more than SMALL_SET structures."""
     return math.ceil(rules.warm_up_epochs * min(1.0, SMALL_SET / n_train)) if n_train else 0
 
 
-def reopen(state: State, systems: tuple[str, ...], rules: ExploreRules) -> State:
+def reopen(state: State, systems: tuple[str, ...], rules: ActiveLearningRules) -> State:
     """The state after a change of settings: new trajectories begin, those whose limit was raised continue.
 
     A stop whose reason no longer holds is cancelled; one that still holds waits for test frames that n_test asks for
@@ -130,7 +130,7 @@ def reopen(state: State, systems: tuple[str, ...], rules: ExploreRules) -> State
     return state if ended is None else replace(state, stopped=ended)
 
 
-def outstanding(state: State, rules: ExploreRules) -> tuple[Work, ...]:
+def outstanding(state: State, rules: ActiveLearningRules) -> tuple[Work, ...]:
     """The work that should be running now: labels first (they take longest), then MD and training by turns."""
     frames = [t.frame for t in state.trajectories if t.status == "waiting" and t.frame is not None]
     frames += [frame for frame, _ in state.window.pending]
@@ -154,12 +154,12 @@ def outstanding(state: State, rules: ExploreRules) -> tuple[Work, ...]:
     return labels + (visit + moving if state.moved_last else moving + visit)
 
 
-def _rests(state: State, t: Trajectory, rules: ExploreRules) -> bool:
+def _rests(state: State, t: Trajectory, rules: ActiveLearningRules) -> bool:
     """Whether a trajectory has moved as far as its window reaches: farther while labels are computed, MD is cheap."""
     return t.window_over(rules, STRETCHED if state.window.pending else 1)
 
 
-def _selection(state: State, rules: ExploreRules) -> tuple[Work, ...]:
+def _selection(state: State, rules: ActiveLearningRules) -> tuple[Work, ...]:
     """The selection at the end of a window, unless labels of the one before are missing."""
     candidates, n = state.window.candidates, _labels_of_window(state, rules)
     if not candidates or state.window.pending or n < 1:
@@ -168,7 +168,7 @@ def _selection(state: State, rules: ExploreRules) -> tuple[Work, ...]:
     return (SelectFrames(state.window.n_selections, frames, spreads, n),)
 
 
-def step(state: State, event: Event, rules: ExploreRules) -> tuple[State, tuple[Effect, ...]]:
+def step(state: State, event: Event, rules: ActiveLearningRules) -> tuple[State, tuple[Effect, ...]]:
     """The consequences of an event. Raises IllegalEvent when its work is not outstanding."""
     if event.work not in outstanding(state, rules):
         raise IllegalEvent(f"{event} while outstanding is {outstanding(state, rules)}")
@@ -198,7 +198,7 @@ def step(state: State, event: Event, rules: ExploreRules) -> tuple[State, tuple[
 # ---------------------------------------------------------------- after an answer of the reference
 
 
-def _labelled(state: State, event: Labelled, rules: ExploreRules) -> tuple[State, tuple[Effect, ...]]:
+def _labelled(state: State, event: Labelled, rules: ActiveLearningRules) -> tuple[State, tuple[Effect, ...]]:
     frame, present = event.work.frame, event.present
     effects: list[Effect] = [
         RecordError(a.frame, a.trajectory, a.step, a.threshold, a.n_train)
@@ -244,7 +244,9 @@ def _labelled(state: State, event: Labelled, rules: ExploreRules) -> tuple[State
     return state, tuple(effects)
 
 
-def _label_failed(state: State, event: LabelFailed, rules: ExploreRules) -> tuple[State, tuple[Effect, ...]]:
+def _label_failed(
+    state: State, event: LabelFailed, rules: ActiveLearningRules
+) -> tuple[State, tuple[Effect, ...]]:
     frame = event.work.frame
     effects: list[Effect] = []
     for i, t in enumerate(state.trajectories):
@@ -284,7 +286,7 @@ def _selected(state: State, event: Selected) -> tuple[State, tuple[Effect, ...]]
     return state, (LogMessage(f"{len(frames)} of {total} uncertain frames chosen · labelling {names}"),)
 
 
-def _next_window(state: State, rules: ExploreRules) -> State:
+def _next_window(state: State, rules: ActiveLearningRules) -> State:
     """A window ended without anything to select: the trajectories begin the next one."""
     running = [t for t in state.trajectories if t.status == "running"]
     idle = not state.window.candidates and not state.window.pending
@@ -298,7 +300,7 @@ def _windows_begin(state: State) -> State:
     return replace(state, trajectories=tuple(replace(t, window_start=t.step) for t in state.trajectories))
 
 
-def _labels_of_window(state: State, rules: ExploreRules) -> int:
+def _labels_of_window(state: State, rules: ActiveLearningRules) -> int:
     """The number of labels for this window: `per_window`, no more than the limits leave."""
     room = (rules.max_train - state.n_train) / (1 - rules.valid_ratio)
     return int(
@@ -320,7 +322,7 @@ def _dropped(state: State, frame: str) -> State:
 # ---------------------------------------------------------------- after training
 
 
-def _trained(state: State, event: Trained, rules: ExploreRules) -> tuple[State, tuple[Effect, ...]]:
+def _trained(state: State, event: Trained, rules: ActiveLearningRules) -> tuple[State, tuple[Effect, ...]]:
     for i, t in enumerate(state.trajectories):
         # a point that was added during the visit was not in it: its trajectory waits for the next visit
         if t.status == "training" and t.n_train <= event.n_train:
@@ -352,7 +354,7 @@ def _trained(state: State, event: Trained, rules: ExploreRules) -> tuple[State, 
 # ---------------------------------------------------------------- helpers
 
 
-def _next_stop(step: int, rules: ExploreRules) -> int:
+def _next_stop(step: int, rules: ActiveLearningRules) -> int:
     """The next MD step at which the frame is examined: uncertainty check, analysis, or the end."""
     intervals = [rules.skip_step] + ([rules.analysis_skip] if rules.analysis_skip else [])
     return int(min(*((step // n + 1) * n for n in intervals), rules.max_steps))

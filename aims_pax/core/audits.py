@@ -13,7 +13,7 @@ from dataclasses import replace
 from aims_pax import seeds
 from aims_pax.core.active_learning_state import BackgroundLabel, State, with_request
 from aims_pax.core.error_calibration import ErrorCalibration
-from aims_pax.core.rules import ExploreRules
+from aims_pax.core.rules import ActiveLearningRules
 from aims_pax.core.stop_rule import FEWEST_AUDITS, NEW_REGION, StopDecision, decide
 from aims_pax.core.work import Effect, FrameError, LogMessage, MeasuredError
 
@@ -22,7 +22,7 @@ EARLY = 20  # checks for each of the first FEWEST_AUDITS frames of a system
 SAID_EVERY = 10  # labels of a system between two log lines about its error
 
 
-def audit_due(state: State, rules: ExploreRules) -> bool:
+def audit_due(state: State, rules: ActiveLearningRules) -> bool:
     """Whether the frame of this check is to be labelled to measure the error: at random, in the share that is set."""
     if rules.audit_share <= 0 or state.closing:
         return False
@@ -38,7 +38,7 @@ def with_audit(state: State, frame: str, trajectory: int, step: int) -> State:
     return replace(with_request(state, frame), audits=(*state.audits, aside), n_audits=state.n_audits + 1)
 
 
-def with_systems(state: State, rules: ExploreRules) -> State:
+def with_systems(state: State, rules: ActiveLearningRules) -> State:
     """The state with a calibration for each system, fitted and judged by the present rules."""
     known = dict(state.calibrations)
     systems = dict.fromkeys(t.system for t in state.trajectories)
@@ -50,7 +50,7 @@ def with_systems(state: State, rules: ExploreRules) -> State:
     return state
 
 
-def with_check(state: State, system: str, spread: float, fair: bool, rules: ExploreRules) -> State:
+def with_check(state: State, system: str, spread: float, fair: bool, rules: ActiveLearningRules) -> State:
     """The state after an uncertainty check of a frame of this system. spread: eV/Å, the largest of the frame.
 
     fair: of a trajectory whose frames measure the error.
@@ -61,7 +61,7 @@ def with_check(state: State, system: str, spread: float, fair: bool, rules: Expl
 
 
 def with_error(
-    state: State, system: str, error: MeasuredError, selected: bool, rules: ExploreRules
+    state: State, system: str, error: MeasuredError, selected: bool, rules: ActiveLearningRules
 ) -> tuple[State, tuple[Effect, ...]]:
     """The state after a label. selected: its spread was the reason for it."""
     before = dict(state.calibrations).get(system, ErrorCalibration())
@@ -75,7 +75,7 @@ def with_error(
 
 
 def with_validation(
-    state: State, measured: tuple[FrameError, ...], rules: ExploreRules
+    state: State, measured: tuple[FrameError, ...], rules: ActiveLearningRules
 ) -> tuple[State, tuple[Effect, ...]]:
     """The state after a training: what it did to validation structures says how the models have changed since errors
     were measured. measured: of the trained models."""
@@ -89,7 +89,7 @@ def with_validation(
     return state, effects
 
 
-def all_done(state: State, rules: ExploreRules) -> str | None:
+def all_done(state: State, rules: ActiveLearningRules) -> str | None:
     """The reason to stop, when the stop rule is used and every system is done; else None."""
     if math.isinf(rules.quiet_wanted) or len(state.decisions) < len(state.calibrations):
         return None
@@ -101,7 +101,9 @@ def all_done(state: State, rules: ExploreRules) -> str | None:
     return "when_done: " + "; ".join(f"{s}: {d.verdict}, {d.reason}" for s, d in state.decisions)
 
 
-def _judged_again(state: State, system: str, rules: ExploreRules) -> tuple[State, bool, tuple[Effect, ...]]:
+def _judged_again(
+    state: State, system: str, rules: ActiveLearningRules
+) -> tuple[State, bool, tuple[Effect, ...]]:
     """The state with a new decision for a system, whether the verdict is new, and a line if the error is known."""
     if rules.target_error <= 0:
         return state, False, ()
@@ -112,7 +114,7 @@ def _judged_again(state: State, system: str, rules: ExploreRules) -> tuple[State
     return state, old is not None and old.verdict != new.verdict, said
 
 
-def _judged(state: State, calibration: ErrorCalibration, rules: ExploreRules) -> StopDecision:
+def _judged(state: State, calibration: ErrorCalibration, rules: ActiveLearningRules) -> StopDecision:
     return decide(calibration, state.n_train, rules.target_error, rules.confidence)
 
 

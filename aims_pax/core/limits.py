@@ -10,11 +10,11 @@ from dataclasses import replace
 
 from aims_pax.core.active_learning_state import State, budget_spent
 from aims_pax.core.audits import all_done
-from aims_pax.core.rules import ExploreRules
+from aims_pax.core.rules import ActiveLearningRules
 from aims_pax.core.work import Effect, LogMessage
 
 
-def close_or_stop(state: State, why: str, rules: ExploreRules) -> tuple[State, tuple[Effect, ...]]:
+def close_or_stop(state: State, why: str, rules: ActiveLearningRules) -> tuple[State, tuple[Effect, ...]]:
     """A limit is reached: stop, or draw the missing test frames first."""
     rested = tuple(
         (replace(t, status="running") if t.status == "training" else t).run_on(rules)
@@ -34,7 +34,7 @@ def full_training_set(state: State) -> str:
     return f"max_train_set_size: {state.n_train} training points"
 
 
-def limit_reached(state: State, rules: ExploreRules) -> str | None:
+def limit_reached(state: State, rules: ActiveLearningRules) -> str | None:
     """A stop reason that no single event causes: the set is full or the budget spent and all answered, or all
     trajectories ended.
     """

@@ -9,7 +9,7 @@ import pytest
 
 from aims_pax.core import active_learning
 from aims_pax.core.active_learning_state import fraction_done
-from aims_pax.core.rules import ExploreRules
+from aims_pax.core.rules import ActiveLearningRules
 from aims_pax.core.work import (
     AddToDataset,
     Advanced,
@@ -154,7 +154,7 @@ def test_every_random_run_ends_and_its_journal_replays_to_the_same_state(seed):
     dice = random.Random(seed)
     n = dice.randint(1, 6)
     n_test = dice.choice([0, 3])
-    rules = ExploreRules(
+    rules = ActiveLearningRules(
         skip_step=dice.choice([5, 10]),
         c_x=dice.choice([-0.2, 0.0, 0.5]),
         valid_ratio=dice.choice([0.0, 0.1, 0.5]),

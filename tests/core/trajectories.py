@@ -1,10 +1,10 @@
 """Steps of active learning for the tests of its modules: a move of a trajectory, a label, a visit of training."""
 
 from aims_pax.core import active_learning
-from aims_pax.core.rules import ExploreRules
+from aims_pax.core.rules import ActiveLearningRules
 from aims_pax.core.work import Advanced, Labelled, RequestLabel, RunMD, RunTraining, Trained
 
-RULES = ExploreRules(
+RULES = ActiveLearningRules(
     skip_step=10, c_x=0.0, valid_ratio=0.1, epochs_per_worker=2, epochs_per_visit=1, max_steps=1000
 )
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from aims_pax.core import active_learning, convergence
-from aims_pax.core.rules import ConvergeRules, ExploreRules
+from aims_pax.core.rules import ActiveLearningRules, ConvergenceRules
 from aims_pax.core.work import AddToDataset, Advanced, Rewind, RunMD, RunTraining, Trained
 from aims_pax.engine.event_loop import EventLoop
 from aims_pax.engine.interrupts import InterruptMonitor, RunInterrupted
@@ -18,7 +18,7 @@ from aims_pax.record.checkpoint import from_plain, to_plain
 from aims_pax.wire_names import name_in_files
 from tests.sweeps import thinned
 
-RULES = ExploreRules(
+RULES = ActiveLearningRules(
     skip_step=10, c_x=0.0, valid_ratio=0.1, epochs_per_worker=2, epochs_per_visit=1, max_steps=400
 )
 
@@ -277,7 +277,7 @@ def test_training_that_fails_beside_ends_the_run_with_its_reason_and_keeps_the_s
 
 
 def test_a_visit_that_fails_beside_one_that_was_taken_in_leaves_no_half_snapshot():
-    rules = ConvergeRules((0, 1), patience=3, margin=0.0, max_epochs=5)
+    rules = ConvergenceRules((0, 1), patience=3, margin=0.0, max_epochs=5)
 
     class Two(Numbers):
         def begin_training(self, work):
