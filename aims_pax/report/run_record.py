@@ -186,7 +186,7 @@ class RunRecord:
 
     folder: Path
     name: str
-    state: str  # starting | running | stopped | killed | finished: see load_run.state_of
+    state: str  # starting | running | stopped | killed | finished: see stage_snapshots.state_of
     holder: dict[str, Any]  # the lock: pid, host; {} when no process works here
     began: float
     heard: float  # time of the last entry or snapshot
