@@ -106,8 +106,9 @@ def awaited_frames(stage: str, state: Mapping[str, Any]) -> list[str]:
         done = {frame for frame, _ in state.get("answers", ())}
         return [frame for _, frame in state.get("batch", ()) if frame not in done]
     waiting = [t["frame"] for t in state.get("trajectories", ()) if t.get("status") == "waiting"]
+    chosen = [frame for frame, _ in state.get("window", {}).get("pending", ())]
     asides = [a["frame"] for key in ("tests", "audits", "analyses") for a in state.get(key, ())]
-    return [frame for frame in waiting + asides if frame]
+    return list(dict.fromkeys(frame for frame in (*waiting, *chosen, *asides) if frame))
 
 
 def members_of_convergence(state: Mapping[str, Any]) -> Iterable[Converged]:

@@ -3,8 +3,16 @@
 import json
 import os
 import time
+from dataclasses import replace
 
+from aims_pax.core import active_learning
+from aims_pax.core.active_learning_state import BackgroundLabel
+from aims_pax.core.rules import ActiveLearningRules
+from aims_pax.core.window import AcquisitionWindow
+from aims_pax.core.work import RequestLabel
+from aims_pax.record.checkpoint import to_plain
 from aims_pax.report.load_run import load_run
+from aims_pax.report.stage_snapshots import awaited_frames
 from tests.report.folders import advanced, made_up
 
 
@@ -91,3 +99,18 @@ def test_a_run_that_a_raised_limit_continues_after_its_end_is_not_finished(folde
     journal = folder / "restart/journal.jsonl"
     journal.write_text("".join(json.dumps({**e, "time": 2}) + "\n" for e in entries(folder)))
     assert load_run(folder).state == "finished", "a snapshot from before convergence says nothing"
+
+
+def test_labels_of_a_window_tests_and_audits_are_awaited():
+    """As they stand in a snapshot: no trajectory waits for them. An older snapshot has no window."""
+    rules = ActiveLearningRules(10, 0.0, 0.1, 1, 1, acquisition="window", window=50)
+    state = active_learning.begin(("copper",), rules, 20, {})
+    window = AcquisitionWindow(pending=(("chosen", 0), ("also", 0)))
+    state = replace(state, window=window, tests=(BackgroundLabel("test", 0, 10),))
+    state = replace(state, audits=(BackgroundLabel("audit", 0, 20), BackgroundLabel("chosen", 0, 20)))
+    plain = to_plain(state)
+    assert awaited_frames("explore", plain) == ["chosen", "also", "test", "audit"]
+    wanted = {w.frame for w in active_learning.outstanding(state, rules) if isinstance(w, RequestLabel)}
+    assert set(awaited_frames("explore", plain)) == wanted
+    del plain["window"]
+    assert awaited_frames("explore", plain) == ["test", "audit", "chosen"]
