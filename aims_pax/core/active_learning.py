@@ -147,9 +147,8 @@ def outstanding(state: State, rules: ActiveLearningRules) -> tuple[Work, ...]:
         for i, t in enumerate(state.trajectories)
         if t.status == "running" and (state.closing or not (rules.by_windows and _rests(state, t, rules)))
     )
-    if (
-        rules.by_windows and not state.closing
-    ):  # one after the other: candidates of models that know all labels
+    if rules.by_windows and not state.closing:
+        # one after the other: candidates of models that know all labels
         return labels + (visit or moving or _selection(state, rules))
     return labels + (visit + moving if state.moved_last else moving + visit)
 

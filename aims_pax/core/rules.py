@@ -100,9 +100,7 @@ class ActiveLearningRules:
     confidence: float = 0.9
     audit_share: float = 0.0  # of all labels
     audit_seed: int = 0
-    quiet_wanted: float = (
-        INF  # MD steps without a new region before the stop rule ends the stage; inf: it never does
-    )
+    quiet_wanted: float = INF  # MD steps without a new region before the stop rule ends the stage
     equilibration: int = 0  # MD steps before a frame is a fair test frame, and between two of them
 
     @property

@@ -51,9 +51,8 @@ class InterruptMonitor:
         self.asked = False  # stop requested by `aims-PAX stop`
         self.cancel = False  # also cancel running calculations
         self.paused_seconds = 0.0  # s paused so far
-        self.pauses: list[
-            tuple[float, float]
-        ] = []  # (began, ended), s since 1970; the event loop moves them to the journal
+        # (began, ended), s since 1970; the event loop moves them to the journal
+        self.pauses: list[tuple[float, float]] = []
         self.on_pause: Callable[[bool], None] = lambda _: None  # called when a pause begins and when it ends
         self._looked = -LOOK_EVERY
         self._one_looks = threading.Lock()  # background training checks from other threads

@@ -57,9 +57,8 @@ def save_cache(path: Path, journal: Path, story: RunHistory, start: int, end: in
     ]
     plain["visits"] = [list(asdict(v).values()) for v in story.visits.values()]
     plain["spans"] = [[s.doing, s.began, s.ended] for s in story.spans]
-    with contextlib.suppress(
-        OSError, SetupError
-    ):  # read-only folder or full disk: the next reading reads all
+    with contextlib.suppress(OSError, SetupError):
+        # in a read-only folder or on a full disk the next reading reads all
         meta = {"kept": FORMAT, "end": end, "tail": _tail(journal, end), "story": plain}
         write_bytes(path, pack_arrays(columns, meta))
 

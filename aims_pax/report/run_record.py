@@ -215,9 +215,7 @@ class RunRecord:
     member_train: int = 0  # training frames of the member that has most
     unfinished_start: bool = False  # killed before it had written anything
     convergence: tuple[Converged, ...] = ()  # of the stage `converge`
-    final_training: str = (
-        ""  # how it began, as ACTIVE_LEARNING.final_training; "": not begun, or not recorded
-    )
+    final_training: str = ""  # as ACTIVE_LEARNING.final_training; "": not begun, or not recorded
     calibrations: tuple[tuple[str, ErrorCalibration], ...] = ()  # of each system
     n_train: int = 0  # size of the training set in active learning
     given: frozenset[str] = frozenset()  # frames in the sets that the user provided with labels
