@@ -49,15 +49,15 @@ def after_md(state: State, event: Advanced, rules: ActiveLearningRules) -> tuple
 
     trajectory = replace(state.trajectories[i], step=event.step)
     state = with_trajectory(state, i, trajectory.run_on(rules))
-    said: tuple[Effect, ...] = ()
+    effects: tuple[Effect, ...] = ()
     analysed = bool(rules.analysis_skip) and event.step % rules.analysis_skip == 0
     if analysed and not budget_spent(state, rules) and not state.closing:
         δ = threshold_of(state, trajectory.system, rules)
-        aside = BackgroundLabel(event.frame, i, event.step, δ, state.n_train)
-        state = replace(with_request(state, event.frame), analyses=(*state.analyses, aside))
+        background = BackgroundLabel(event.frame, i, event.step, δ, state.n_train)
+        state = replace(with_request(state, event.frame), analyses=(*state.analyses, background))
     if event.step % rules.skip_step == 0 or event.step >= rules.max_steps:
-        state, said = _checked(state, i, trajectory, event, rules)
-    return state, said
+        state, effects = _checked(state, i, trajectory, event, rules)
+    return state, effects
 
 
 def _exploded(
@@ -152,8 +152,10 @@ def _drawn_for_testing(
     state: State, i: int, event: Advanced, check: UncertaintyCheck
 ) -> tuple[State, tuple[Effect, ...]]:
     state = with_trajectory(state, i, replace(state.trajectories[i], last_test_step=event.step))
-    aside = BackgroundLabel(event.frame, i, event.step)
-    state = replace(with_request(state, event.frame), tests=(*state.tests, aside), n_tests=state.n_tests + 1)
+    background = BackgroundLabel(event.frame, i, event.step)
+    state = replace(
+        with_request(state, event.frame), tests=(*state.tests, background), n_tests=state.n_tests + 1
+    )
     text = f"trajectory {i} · step {event.step} · drawn for testing · labelling {event.frame[:6]}"
     return state, (check, LogMessage(text))
 

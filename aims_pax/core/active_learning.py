@@ -134,7 +134,7 @@ def outstanding(state: State, rules: ActiveLearningRules) -> tuple[Work, ...]:
     """The work that should be running now: labels first (they take longest), then MD and training by turns."""
     frames = [t.frame for t in state.trajectories if t.status == "waiting" and t.frame is not None]
     frames += [frame for frame, _ in state.window.pending]
-    frames += [aside.frame for aside in (*state.tests, *state.audits, *state.analyses)]
+    frames += [background.frame for background in (*state.tests, *state.audits, *state.analyses)]
     labels = tuple(RequestLabel(frame) for frame in dict.fromkeys(frames))
     if state.stopped:
         return labels
@@ -189,8 +189,8 @@ def step(state: State, event: Event, rules: ActiveLearningRules) -> tuple[State,
     state = _next_window(state, rules)
     why = limit_reached(state, rules)
     if state.stopped is None and why is not None:
-        state, said = close_or_stop(state, why, rules)
-        return state, (*effects, *said)
+        state, ending = close_or_stop(state, why, rules)
+        return state, (*effects, *ending)
     return state, effects
 
 
@@ -238,8 +238,8 @@ def _labelled(state: State, event: Labelled, rules: ActiveLearningRules) -> tupl
     where = split if present is None else f"in the {present} set already"
     effects.append(LogMessage(f"{frame[:6]} → {where} · {state.n_train} training points"))
     if state.stopped is None and state.closing is None and state.n_train >= rules.max_train:
-        state, said = close_or_stop(state, full_training_set(state), rules)
-        effects += said
+        state, ending = close_or_stop(state, full_training_set(state), rules)
+        effects += ending
     return state, tuple(effects)
 
 
@@ -332,17 +332,17 @@ def _trained(state: State, event: Trained, rules: ActiveLearningRules) -> tuple[
     window = state.window.trained(event.work.epochs)
     state = replace(state, visit=state.visit + 1, force_mae=event.force_mae, moved_last=False, window=window)
     mae = mean_force_mae(state)
-    state, said = with_validation(state, event.measured, rules)
+    state, effects = with_validation(state, event.measured, rules)
     if not state.warm_up.done:
         state = replace(state, warm_up=state.warm_up.trained(event.work.epochs, mae))
         if state.warm_up.done:
             epochs, best = state.warm_up.epochs, 1000 * state.warm_up.best
-            said = (
-                *said,
+            effects = (
+                *effects,
                 LogMessage(f"exploration begins after {epochs} epochs · force MAE {best:.1f} meV/Å"),
             )
     if not mae <= rules.desired_acc or rules.desired_acc <= 0:
-        return state, said
+        return state, effects
     if sum(n for _, n in state.valid) < BELIEVED or any(n < BELIEVED_PER_SYSTEM for _, n in state.valid):
         return state, (
             LogMessage(f"force MAE {1000 * mae:.1f} meV/Å reached on too few validation frames: continuing"),

@@ -34,8 +34,10 @@ def audit_due(state: State, rules: ActiveLearningRules) -> bool:
 
 def with_audit(state: State, frame: str, trajectory: int, step: int) -> State:
     """The state with this frame drawn as an audit frame."""
-    aside = BackgroundLabel(frame, trajectory, step)
-    return replace(with_request(state, frame), audits=(*state.audits, aside), n_audits=state.n_audits + 1)
+    background = BackgroundLabel(frame, trajectory, step)
+    return replace(
+        with_request(state, frame), audits=(*state.audits, background), n_audits=state.n_audits + 1
+    )
 
 
 def with_systems(state: State, rules: ActiveLearningRules) -> State:
@@ -68,10 +70,10 @@ def with_error(
     after = before.labelled(
         error.spread, error.largest, error.mean, state.n_train, selected, rules.confidence
     )
-    state, changed, said = _judged_again(_with_calibration(state, system, after), system, rules)
-    if not changed and (not said or len(after.pairs) % SAID_EVERY):
+    state, changed, messages = _judged_again(_with_calibration(state, system, after), system, rules)
+    if not changed and (not messages or len(after.pairs) % SAID_EVERY):
         return state, ()
-    return state, said
+    return state, messages
 
 
 def with_validation(
@@ -84,8 +86,8 @@ def with_validation(
         own = tuple((m.frame, m.spread, m.error) for m in measured if m.system == system)
         if own:
             state = _with_calibration(state, system, before.trained(own, rules.confidence))
-            state, changed, said = _judged_again(state, system, rules)
-            effects += said if changed else ()
+            state, changed, messages = _judged_again(state, system, rules)
+            effects += messages if changed else ()
     return state, effects
 
 
@@ -110,8 +112,8 @@ def _judged_again(
     old = dict(state.decisions).get(system)
     new = _judged(state, dict(state.calibrations)[system], rules)
     state = replace(state, decisions=tuple({**dict(state.decisions), system: new}.items()))
-    said = () if math.isnan(new.error) else (LogMessage(f"{system} · {new.reason}"),)
-    return state, old is not None and old.verdict != new.verdict, said
+    messages = () if math.isnan(new.error) else (LogMessage(f"{system} · {new.reason}"),)
+    return state, old is not None and old.verdict != new.verdict, messages
 
 
 def _judged(state: State, calibration: ErrorCalibration, rules: ActiveLearningRules) -> StopDecision:
