@@ -21,36 +21,16 @@ CHARGE = ("charge", "total_charge")
 SPIN = ("spin", "total_spin")
 MULTIPLICITY = "multiplicity"  # in files not written by aims-PAX: the same as spin
 STATEMENTS = "geometry_in"  # statements of a geometry.in about the whole structure, separated by semicolons
-STATEMENT_NUMBERS = {
-    "homogeneous_field": 3,
-    "set_vacuum_level": 1,
-}  # these statements, and how many numbers each has
+STATEMENT_NUMBERS = {"homogeneous_field": 3, "set_vacuum_level": 1}  # these, and how many numbers each has
 ZERO_MOMENTS = "zero_moment"  # column of atoms whose initial moment is stated to be zero
-# names in other programs → name here
-OTHERWISE = {
+OTHER_SPINS = "mult uhf unpaired n_unpaired unpaired_electrons spin_mult spin_multiplicity total_multiplicity"
+OTHER_CHARGES = (
+    "chrg net_charge totalcharge formal_charge tot_charge molecular_charge mol_charge system_charge"
+)
+OTHERWISE = {  # names in other programs → name here
     **{name: name for name in (*CHARGE, *SPIN, MULTIPLICITY)},
-    **dict.fromkeys(
-        (
-            *(
-                "mult",
-                "uhf",
-                "unpaired",
-                "n_unpaired",
-                "unpaired_electrons",
-                "spin_mult",
-                "spin_multiplicity",
-            ),
-            "total_multiplicity",
-        ),
-        "spin",
-    ),
-    **dict.fromkeys(
-        (
-            *("chrg", "net_charge", "totalcharge", "formal_charge", "tot_charge", "molecular_charge"),
-            *("mol_charge", "system_charge"),
-        ),
-        "charge",
-    ),
+    **dict.fromkeys(OTHER_SPINS.split(), "spin"),
+    **dict.fromkeys(OTHER_CHARGES.split(), "charge"),
 }
 _PROPER = {name.replace("_", ""): proper for name, proper in OTHERWISE.items()}
 MASS_COLUMNS = frozenset(("mass", "masses", "isotope", "isotopes", "atomic_mass", "atomic_masses"))

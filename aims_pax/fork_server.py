@@ -205,7 +205,15 @@ def serve_forks(descriptor: int, modules: Sequence[str]) -> None:
     gc.collect()
     gc.freeze()  # the collector of a fork does not touch, and so copy, this memory
     one_thread = len(list(Path("/proc/self/task").iterdir())) == 1
-    connection = socket.socket(fileno=descriptor)
+    work = _fork_for_each_request(socket.socket(fileno=descriptor))
+    if work is not None:
+        request, theirs = work
+        _become(request, theirs, one_thread)
+
+
+def _fork_for_each_request(connection: socket.socket) -> tuple[Request, int] | None:
+    """In a fork: its request and descriptor, without other descriptors of the server. In the server: None, at the end
+    of its driver."""
     # by the descriptor that becomes readable when a fork ends: its pid, the pipe for its status
     waiting: dict[int, tuple[int, int]] = {}
     with selectors.DefaultSelector() as selector:
@@ -213,33 +221,31 @@ def serve_forks(descriptor: int, modules: Sequence[str]) -> None:
         while True:
             for key, _ in selector.select():
                 if key.fd in waiting:
-                    pid, pipe = waiting.pop(key.fd)
                     selector.unregister(key.fd)
-                    os.close(key.fd)
-                    _tell(pipe, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
-                    os.close(pipe)
+                    _report_end(key.fd, *waiting.pop(key.fd))
                     continue
                 data, descriptors, *_ = socket.recv_fds(connection, REQUEST, 2)
                 if not data:  # the driver has ended
-                    return
+                    return None
                 theirs, pipe = descriptors
                 pid = os.fork()
                 if pid == 0:
-                    break
+                    for ours in (*waiting, *(other for _, other in waiting.values()), pipe):
+                        os.close(ours)
+                    connection.close()
+                    return pickle.loads(data), theirs
                 os.close(theirs)
                 _tell(pipe, pid)
                 end = os.pidfd_open(pid)
                 waiting[end] = pid, pipe
                 selector.register(end, selectors.EVENT_READ)
-            else:
-                continue
-            break
-    for end, (_, other) in waiting.items():
-        os.close(end)
-        os.close(other)
+
+
+def _report_end(end: int, pid: int, pipe: int) -> None:
+    """Tell the owner of a fork its exit status."""
+    os.close(end)
+    _tell(pipe, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
     os.close(pipe)
-    connection.close()
-    _become(pickle.loads(data), theirs, one_thread)
 
 
 def _tell(pipe: int, number: int) -> None:

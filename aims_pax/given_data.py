@@ -19,7 +19,7 @@ from aims_pax import comment_line, energy_and_forces
 from aims_pax.charge_and_spin import check_electrons
 from aims_pax.dataset import only_known
 from aims_pax.errors import SettingsError
-from aims_pax.frames import WEIGHT, Label, LabelledFrame
+from aims_pax.frames import WEIGHT, Frame, Label, LabelledFrame
 from aims_pax.isolated_atoms import is_isolated_atom, is_lone
 from aims_pax.label_limits import constrained
 from aims_pax.labelled_data import LabelKeys, read_labelled
@@ -116,7 +116,9 @@ def _check_electrons(frame: Frame) -> None:
     try:
         check_electrons(frame)
     except SettingsError as error:
-        unwritten = "" if frame.charge is not None else "; the structure has no charge: write charge=… for an ion"
+        unwritten = (
+            "" if frame.charge is not None else "; the structure has no charge: write charge=… for an ion"
+        )
         raise SettingsError(f"{error}{unwritten}") from error
 
 

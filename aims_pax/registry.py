@@ -48,9 +48,8 @@ class Registry(Mapping[str, V]):
         """
         self.what, self.package, self.group, self._accept = what, package, group, accept
         self._loaded: dict[str, V] = {}
-        self._origins: dict[
-            str, tuple[str, str]
-        ] = {}  # name → module and qualified name of the registered object
+        # name → module and qualified name of the registered object
+        self._origins: dict[str, tuple[str, str]] = {}
         self._foreign: dict[str, list[EntryPoint]] | None = None
 
     def register(self, name: str) -> Callable[[T], T]:

@@ -28,7 +28,7 @@ from rich.console import Console
 
 from aims_pax.commands.run import _opened
 from aims_pax.core import active_learning as stage
-from aims_pax.core.rules import ExploreRules
+from aims_pax.core.rules import ActiveLearningRules
 from aims_pax.core.work import AddToDataset, RunTraining
 from aims_pax.dataset import write_extxyz
 from aims_pax.engine.candidates import Candidate
@@ -92,7 +92,7 @@ def main() -> None:
             begin_from_data(run)
             dealt = deal(run.systems, 4)
             world = ExploreWorld(run, dealt)
-            world.rules = ExploreRules.read(run.settings.active_learning, 4, 1)
+            world.rules = ActiveLearningRules.read(run.settings.active_learning, 4, 1)
             state = stage.begin(tuple(s.name for s in dealt), world.rules, n, {"geometry": 10})
             worlds[strategy, n] = opened, world, state
         rng, seconds = np.random.default_rng(2), {cell: [] for cell in cells}

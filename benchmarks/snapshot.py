@@ -20,7 +20,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from aims_pax.core import active_learning
-from aims_pax.core.rules import ExploreRules
+from aims_pax.core.rules import ActiveLearningRules
 from aims_pax.dataset import Dataset
 from aims_pax.engine.event_loop import SNAPSHOT_SECONDS
 from aims_pax.frames import Frame, Label, LabelledFrame
@@ -58,7 +58,7 @@ def main() -> None:
     ensemble = Ensemble.build(settings, [1, 2, 3, 4], (1, 6, 8))
     few = MemberData([labelled(k) for k in range(5)], [labelled(9)])
     ensemble.train([few] * 4, 1)
-    rules = ExploreRules(25, 0.0, 0.1, 2, 1)
+    rules = ActiveLearningRules(25, 0.0, 0.1, 2, 1)
     states = [MDState.start(labelled(k).frame, 300.0, k) for k in range(16)]
     for n in (200, 2000):
         root = Path(tempfile.mkdtemp())

@@ -29,7 +29,7 @@ LAYERS = (  # a file may import rooms of lower layers and its own room, nothing 
     {"potential", "label_limits", "charge_and_spin", "isolated_atoms", "force_units", "energy_and_forces"},
     {"fast_extxyz"},
     {"frames", "worker_process", "registry"},
-    {"atoms_info", "comment_line", "fork_server", "xyz_blocks"},
+    {"atoms_info", "comment_line", "fork_server", "user_code", "xyz_blocks"},
     {"processes"},
     {"errors", "suggestions"},
     {"seeds", "wire_names", "fortran", "version", "tensors"},

@@ -19,6 +19,7 @@ import typer
 
 from aims_pax.cli import commands
 from aims_pax.cli.exit_codes import exit_on_error
+from aims_pax.cli.model_commands import model_test_command
 from aims_pax.cli.options import MACE, PROJECT, MaceFile, ProjectFile, Version
 from aims_pax.cli.run_command import run_command, run_labelling_command
 from aims_pax.errors import SettingsError
@@ -179,7 +180,7 @@ def main_atomic_energies() -> None:
 
 def main_test() -> None:
     """Entry point of `aims-PAX-test`, the same as `aims-PAX test`."""
-    _single(commands.errors_command, "aims-PAX-test")
+    _single(model_test_command, "aims-PAX-test")
 
 
 def _single(command: Callable[..., None], name: str) -> None:

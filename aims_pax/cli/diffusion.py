@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from aims_pax.cli.exit_codes import exit_on_error, traceback_to_file
+from aims_pax.cli.exit_codes import TRACEBACK, exit_on_error, traceback_to_file
 from aims_pax.cli.options import Version
 from aims_pax.cli.run_command import console
 from aims_pax.errors import SettingsError
@@ -17,7 +17,6 @@ diffusion_app = typer.Typer(
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-TRACEBACK = Path("logs") / "traceback.log"
 Run = Annotated[Path, typer.Argument(help="Folder of the model, such as logs/version_0.")]
 Walls = Annotated[
     tuple[float, float] | None,

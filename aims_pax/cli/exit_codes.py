@@ -13,6 +13,8 @@ import typer
 
 from aims_pax.errors import AimsPaxError, Busy, RunInterrupted, SettingsError
 
+TRACEBACK = Path("logs") / "traceback.log"  # of commands without settings, which could name another folder
+
 
 class Unexpected(AimsPaxError):
     """A bug in aims-PAX, not an error of the user."""

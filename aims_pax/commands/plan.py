@@ -19,7 +19,7 @@ from aims_pax.commands.forecast import forecast, stored_timings
 from aims_pax.core import initial_dataset
 from aims_pax.core.active_learning import epochs_before_exploration
 from aims_pax.core.audits import EARLY
-from aims_pax.core.rules import ExploreRules, InitialRules
+from aims_pax.core.rules import ActiveLearningRules, InitialRules
 from aims_pax.core.stop_rule import FEWEST_AUDITS
 from aims_pax.core.threshold import WARM_UP
 from aims_pax.core.work import Labelled, RunSampler, RunTraining, Sampled, Trained
@@ -245,7 +245,7 @@ def _active(
         return None
     n = max(s.num_trajectories, len(systems))
     timestep = min(settings.md_of(system.name).timestep for system in deal(systems, n))
-    rules = ExploreRules.read(s, n, settings.model.seed, timestep)
+    rules = ActiveLearningRules.read(s, n, settings.model.seed, timestep)
     if kind_of_run(settings).fits_at_once:
         rules = rules.for_fits_at_once()
     begins = first["n_train"] if first is not None else _given(settings)
@@ -287,7 +287,7 @@ def _given(settings: Settings) -> list[int | None]:
 
 
 def _calls(
-    rules: ExploreRules, n: int, begins: Sequence[int | None], max_train: float
+    rules: ActiveLearningRules, n: int, begins: Sequence[int | None], max_train: float
 ) -> tuple[float, float]:
     """(least, most) reference calls of active learning with n trajectories, from the limits alone.
 
@@ -324,12 +324,12 @@ def _calls(
     return least, most
 
 
-def _looks(rules: ExploreRules, n: int) -> float:
+def _looks(rules: ActiveLearningRules, n: int) -> float:
     """Number of uncertainty checks of n trajectories."""
     return INF if math.isinf(rules.max_steps) else n * math.ceil(rules.max_steps / rules.skip_step)
 
 
-def _drawn_at_random(rules: ExploreRules, n: int, others: float) -> float:
+def _drawn_at_random(rules: ActiveLearningRules, n: int, others: float) -> float:
     """The most test and audit frames of n trajectories, beside other labels; see `core.audits.audit_due`."""
     if rules.audit_share <= 0:
         return rules.n_test
@@ -338,7 +338,7 @@ def _drawn_at_random(rules: ExploreRules, n: int, others: float) -> float:
     return max(rules.n_test, early, share if math.isinf(share) else math.ceil(share))
 
 
-def _until_full(rules: ExploreRules, missing: float) -> int:
+def _until_full(rules: ActiveLearningRules, missing: float) -> int:
     """Labels until the training set has grown by `missing`; some go to validation, see `core.active_learning`."""
     added = valid = 0
     while added - valid < missing:

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field, replace
 
 from aims_pax.core.error_calibration import ErrorCalibration
-from aims_pax.core.rules import ExploreRules
+from aims_pax.core.rules import ActiveLearningRules
 from aims_pax.core.stop_rule import StopDecision
 from aims_pax.core.threshold import Threshold
 from aims_pax.core.trajectory import Trajectory
@@ -53,7 +53,7 @@ class State:
     stopped: str | None = None
 
 
-def threshold_of(state: State, system: str, rules: ExploreRules) -> float:
+def threshold_of(state: State, system: str, rules: ActiveLearningRules) -> float:
     """δ in eV/Å that applies to this system now.
 
     With `threshold: calibrated` the spread whose error bound is the target, as soon as there is a calibration.
@@ -65,12 +65,12 @@ def threshold_of(state: State, system: str, rules: ExploreRules) -> float:
     return spread_threshold(state, system, rules)
 
 
-def spread_threshold(state: State, system: str, rules: ExploreRules) -> float:
+def spread_threshold(state: State, system: str, rules: ActiveLearningRules) -> float:
     """δ in eV/Å by the spreads seen so far, whether it decides or a calibration does."""
     return dict(state.thresholds)[threshold_key(system, rules)].value(rules.c_x)
 
 
-def fraction_done(state: State, rules: ExploreRules) -> float:
+def fraction_done(state: State, rules: ActiveLearningRules) -> float:
     """Progress of the run, 0 … 1, relative to the nearest limit; without limits from the number of checks.
 
     Points of the initial dataset do not count as progress: all test frames would be due at once.
@@ -87,12 +87,12 @@ def fraction_done(state: State, rules: ExploreRules) -> float:
     return max(shares)
 
 
-def budget_spent(state: State, rules: ExploreRules) -> bool:
+def budget_spent(state: State, rules: ActiveLearningRules) -> bool:
     """Whether no label is left for learning: those of test frames to come are set aside."""
     return labels_left(state, rules) < 1
 
 
-def labels_left(state: State, rules: ExploreRules) -> float:
+def labels_left(state: State, rules: ActiveLearningRules) -> float:
     return rules.max_labels - max(0, rules.n_test - state.n_tests) - state.n_asked
 
 
@@ -133,7 +133,7 @@ def mean_force_mae(state: State) -> float:
     return sum(state.force_mae) / len(state.force_mae) if state.force_mae else math.nan
 
 
-def threshold_key(system: str, rules: ExploreRules) -> str:
+def threshold_key(system: str, rules: ActiveLearningRules) -> str:
     return system if rules.per_system else ""
 
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 from aims_pax import seeds
 from aims_pax.core.active_learning_state import BackgroundLabel, State, with_request
 from aims_pax.core.error_calibration import ErrorCalibration
-from aims_pax.core.rules import ExploreRules
+from aims_pax.core.rules import ActiveLearningRules
 from aims_pax.core.stop_rule import FEWEST_AUDITS, NEW_REGION, StopDecision, decide
 from aims_pax.core.work import Effect, FrameError, LogMessage, MeasuredError
 
@@ -22,7 +22,7 @@ EARLY = 20  # checks for each of the first FEWEST_AUDITS frames of a system
 SAID_EVERY = 10  # labels of a system between two log lines about its error
 
 
-def audit_due(state: State, rules: ExploreRules) -> bool:
+def audit_due(state: State, rules: ActiveLearningRules) -> bool:
     """Whether the frame of this check is to be labelled to measure the error: at random, in the share that is set."""
     if rules.audit_share <= 0 or state.closing:
         return False
@@ -34,11 +34,13 @@ def audit_due(state: State, rules: ExploreRules) -> bool:
 
 def with_audit(state: State, frame: str, trajectory: int, step: int) -> State:
     """The state with this frame drawn as an audit frame."""
-    aside = BackgroundLabel(frame, trajectory, step)
-    return replace(with_request(state, frame), audits=(*state.audits, aside), n_audits=state.n_audits + 1)
+    background = BackgroundLabel(frame, trajectory, step)
+    return replace(
+        with_request(state, frame), audits=(*state.audits, background), n_audits=state.n_audits + 1
+    )
 
 
-def with_systems(state: State, rules: ExploreRules) -> State:
+def with_systems(state: State, rules: ActiveLearningRules) -> State:
     """The state with a calibration for each system, fitted and judged by the present rules."""
     known = dict(state.calibrations)
     systems = dict.fromkeys(t.system for t in state.trajectories)
@@ -50,7 +52,7 @@ def with_systems(state: State, rules: ExploreRules) -> State:
     return state
 
 
-def with_check(state: State, system: str, spread: float, fair: bool, rules: ExploreRules) -> State:
+def with_check(state: State, system: str, spread: float, fair: bool, rules: ActiveLearningRules) -> State:
     """The state after an uncertainty check of a frame of this system. spread: eV/Å, the largest of the frame.
 
     fair: of a trajectory whose frames measure the error.
@@ -61,21 +63,21 @@ def with_check(state: State, system: str, spread: float, fair: bool, rules: Expl
 
 
 def with_error(
-    state: State, system: str, error: MeasuredError, selected: bool, rules: ExploreRules
+    state: State, system: str, error: MeasuredError, selected: bool, rules: ActiveLearningRules
 ) -> tuple[State, tuple[Effect, ...]]:
     """The state after a label. selected: its spread was the reason for it."""
     before = dict(state.calibrations).get(system, ErrorCalibration())
     after = before.labelled(
         error.spread, error.largest, error.mean, state.n_train, selected, rules.confidence
     )
-    state, changed, said = _judged_again(_with_calibration(state, system, after), system, rules)
-    if not changed and (not said or len(after.pairs) % SAID_EVERY):
+    state, changed, messages = _judged_again(_with_calibration(state, system, after), system, rules)
+    if not changed and (not messages or len(after.pairs) % SAID_EVERY):
         return state, ()
-    return state, said
+    return state, messages
 
 
 def with_validation(
-    state: State, measured: tuple[FrameError, ...], rules: ExploreRules
+    state: State, measured: tuple[FrameError, ...], rules: ActiveLearningRules
 ) -> tuple[State, tuple[Effect, ...]]:
     """The state after a training: what it did to validation structures says how the models have changed since errors
     were measured. measured: of the trained models."""
@@ -84,12 +86,12 @@ def with_validation(
         own = tuple((m.frame, m.spread, m.error) for m in measured if m.system == system)
         if own:
             state = _with_calibration(state, system, before.trained(own, rules.confidence))
-            state, changed, said = _judged_again(state, system, rules)
-            effects += said if changed else ()
+            state, changed, messages = _judged_again(state, system, rules)
+            effects += messages if changed else ()
     return state, effects
 
 
-def all_done(state: State, rules: ExploreRules) -> str | None:
+def all_done(state: State, rules: ActiveLearningRules) -> str | None:
     """The reason to stop, when the stop rule is used and every system is done; else None."""
     if math.isinf(rules.quiet_wanted) or len(state.decisions) < len(state.calibrations):
         return None
@@ -101,18 +103,20 @@ def all_done(state: State, rules: ExploreRules) -> str | None:
     return "when_done: " + "; ".join(f"{s}: {d.verdict}, {d.reason}" for s, d in state.decisions)
 
 
-def _judged_again(state: State, system: str, rules: ExploreRules) -> tuple[State, bool, tuple[Effect, ...]]:
+def _judged_again(
+    state: State, system: str, rules: ActiveLearningRules
+) -> tuple[State, bool, tuple[Effect, ...]]:
     """The state with a new decision for a system, whether the verdict is new, and a line if the error is known."""
     if rules.target_error <= 0:
         return state, False, ()
     old = dict(state.decisions).get(system)
     new = _judged(state, dict(state.calibrations)[system], rules)
     state = replace(state, decisions=tuple({**dict(state.decisions), system: new}.items()))
-    said = () if math.isnan(new.error) else (LogMessage(f"{system} · {new.reason}"),)
-    return state, old is not None and old.verdict != new.verdict, said
+    messages = () if math.isnan(new.error) else (LogMessage(f"{system} · {new.reason}"),)
+    return state, old is not None and old.verdict != new.verdict, messages
 
 
-def _judged(state: State, calibration: ErrorCalibration, rules: ExploreRules) -> StopDecision:
+def _judged(state: State, calibration: ErrorCalibration, rules: ActiveLearningRules) -> StopDecision:
     return decide(calibration, state.n_train, rules.target_error, rules.confidence)
 
 

@@ -23,7 +23,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from statistics import median
 
-from aims_pax.core.rules import CONTINUED, FORCE_MAE, ConvergeRules
+from aims_pax.core.rules import CONTINUED, FORCE_MAE, ConvergenceRules
 from aims_pax.core.work import (
     ContinueEarlier,
     Effect,
@@ -68,12 +68,12 @@ class MemberProgress:
         """Epochs since training began, or continued from the weights of before."""
         return self.epochs - self.continued_at
 
-    def patient(self, rules: ConvergeRules) -> bool:
+    def patient(self, rules: ConvergenceRules) -> bool:
         """Whether patience is used up and errors do not fall towards the best."""
         waited = self.epochs - max(self.best_epoch, self.continued_at)
         return waited >= rules.patience and not self.falls(rules)
 
-    def falls(self, rules: ConvergeRules) -> bool:
+    def falls(self, rules: ConvergenceRules) -> bool:
         """Whether the line through the medians of both halves of `recent` is below the best after as many more."""
         half = len(self.recent) // 2
         if len(self.recent) < TREND or not all(map(math.isfinite, self.recent)):
@@ -83,11 +83,11 @@ class MemberProgress:
         ahead = now - 2.5 * (before - now)
         return now < before and ahead < self.decisive_best(rules)
 
-    def decisive_best(self, rules: ConvergeRules) -> float:
+    def decisive_best(self, rules: ConvergenceRules) -> float:
         """The best so far in the quantity that decides."""
         return self.best_mae if _by_force(self.best_mae, rules) else self.best
 
-    def over(self, rules: ConvergeRules) -> bool:
+    def over(self, rules: ConvergenceRules) -> bool:
         """Whether patience or epochs are used up."""
         return self.epochs_here >= rules.max_epochs or self.patient(rules)
 
@@ -106,7 +106,7 @@ class State:
     asked: str = ""
 
 
-def begin(rules: ConvergeRules, before: Mapping[int, tuple[float, float]] | None = None) -> State:
+def begin(rules: ConvergenceRules, before: Mapping[int, tuple[float, float]] | None = None) -> State:
     """The state before training.
 
     before: {member: validation loss and force MAE of the weights that were set aside}; None: none were, and training
@@ -122,13 +122,13 @@ def begin(rules: ConvergeRules, before: Mapping[int, tuple[float, float]] | None
     return State(members, training=began, asked=rules.training)
 
 
-def reopen(state: State, rules: ConvergeRules) -> State:
+def reopen(state: State, rules: ConvergenceRules) -> State:
     """The state after a change of settings: members that had used up their epochs continue if the limit was raised."""
     again = tuple(replace(p, done=False) if p.done and not p.over(rules) else p for p in state.members)
     return state if again == state.members else replace(state, members=again, stopped=None)
 
 
-def outstanding(state: State, rules: ConvergeRules) -> tuple[Work, ...]:
+def outstanding(state: State, rules: ConvergenceRules) -> tuple[Work, ...]:
     """One visit for each member that is not done; of no epoch if the limit was lowered below those it has had."""
     return tuple(
         RunTraining(
@@ -139,7 +139,7 @@ def outstanding(state: State, rules: ConvergeRules) -> tuple[Work, ...]:
     )
 
 
-def step(state: State, event: Event, rules: ConvergeRules) -> tuple[State, tuple[Effect, ...]]:
+def step(state: State, event: Event, rules: ConvergenceRules) -> tuple[State, tuple[Effect, ...]]:
     """The consequences of a visit. Raises IllegalEvent when its work is not outstanding."""
     if not isinstance(event, Trained) or event.work not in outstanding(state, rules):
         raise IllegalEvent(f"{event} while outstanding is {outstanding(state, rules)}")
@@ -165,7 +165,7 @@ def step(state: State, event: Event, rules: ConvergeRules) -> tuple[State, tuple
     return state, tuple(effects)
 
 
-def _ended(p: MemberProgress, rules: ConvergeRules) -> tuple[MemberProgress, list[Effect]]:
+def _ended(p: MemberProgress, rules: ConvergenceRules) -> tuple[MemberProgress, list[Effect]]:
     """The end of a member's training, or its continuation from the weights of before if these are better."""
     cut = "" if p.patient(rules) else f"; not converged yet: raise {rules.key} for more"
     text = (
@@ -185,7 +185,7 @@ def _ended(p: MemberProgress, rules: ConvergeRules) -> tuple[MemberProgress, lis
     return replace(p, done=True), [RestoreBest(p.member), LogMessage(text)]
 
 
-def _improves(loss: float, mae: float, p: MemberProgress, rules: ConvergeRules) -> bool:
+def _improves(loss: float, mae: float, p: MemberProgress, rules: ConvergenceRules) -> bool:
     """Whether a validation is better than the best so far, by the criterion; without force MAE by the loss."""
     if not math.isfinite(loss) or math.isinf(p.best):
         return math.isfinite(loss)
@@ -194,12 +194,12 @@ def _improves(loss: float, mae: float, p: MemberProgress, rules: ConvergeRules) 
     return p.best - loss > rules.margin
 
 
-def _by_force(mae: float, rules: ConvergeRules) -> bool:
+def _by_force(mae: float, rules: ConvergenceRules) -> bool:
     """Whether the force MAE decides: by the criterion, and if there is one."""
     return rules.criterion == FORCE_MAE and math.isfinite(mae)
 
 
-def _was_better(p: MemberProgress, rules: ConvergeRules) -> bool:
+def _was_better(p: MemberProgress, rules: ConvergenceRules) -> bool:
     """Whether the weights that were set aside are better than the best of the new training."""
     if _by_force(p.before_mae, rules) and math.isfinite(p.best_mae):
         return p.before_mae < p.best_mae

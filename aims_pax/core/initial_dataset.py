@@ -116,13 +116,13 @@ def step(state: State, event: Event, rules: InitialRules) -> tuple[State, tuple[
             state = replace(state, answers=(*state.answers, (event.work.frame, ok)))
             failed = isinstance(event, LabelFailed)
             text = f"{event.work.frame[:6]} · {event.kind}: {event.reason}" if failed else ""  # type: ignore[union-attr]
-            said: tuple[Effect, ...] = (LogMessage(text, "warning"),) if failed else ()
+            messages: tuple[Effect, ...] = (LogMessage(text, "warning"),) if failed else ()
             if isinstance(event, Labelled) and event.present is not None:
-                said = (LogMessage(f"{event.work.frame[:6]} · in the {event.present} set already"),)
+                messages = (LogMessage(f"{event.work.frame[:6]} · in the {event.present} set already"),)
             if outstanding(state, rules):
-                return state, said
+                return state, messages
             state, effects = _dealt(state, rules)
-            return state, said + effects
+            return state, messages + effects
         case Trained():
             return _trained(state, event, rules)
         case _:

@@ -69,7 +69,7 @@ class PretrainingRules:
 
 
 @dataclass(frozen=True)
-class ExploreRules:
+class ActiveLearningRules:
     """Numbers of active learning. Steps are MD steps."""
 
     skip_step: int
@@ -100,9 +100,7 @@ class ExploreRules:
     confidence: float = 0.9
     audit_share: float = 0.0  # of all labels
     audit_seed: int = 0
-    quiet_wanted: float = (
-        INF  # MD steps without a new region before the stop rule ends the stage; inf: it never does
-    )
+    quiet_wanted: float = INF  # MD steps without a new region before the stop rule ends the stage
     equilibration: int = 0  # MD steps before a frame is a fair test frame, and between two of them
 
     @property
@@ -110,7 +108,7 @@ class ExploreRules:
         """Whether labels are chosen among the candidates of a window."""
         return self.acquisition == "window"
 
-    def for_fits_at_once(self) -> ExploreRules:
+    def for_fits_at_once(self) -> ActiveLearningRules:
         """The same for models of which one visit is a complete fit: one for all labels of a window."""
         whole = self.epochs_per_worker * max(self.per_window, 1)
         return replace(self, epochs_per_visit=whole, warm_up_epochs=0)
@@ -123,7 +121,7 @@ class ExploreRules:
         seed: int,
         timestep: float = 1.0,
         thermal_starts: bool = True,
-    ) -> ExploreRules:
+    ) -> ActiveLearningRules:
         """timestep: of the MD, fs. thermal_starts: whether all trajectories begin at sampled structures."""
         n_test = s.n_test or 0
         start = SAMPLED if thermal_starts else FROM_GEOMETRY
@@ -163,7 +161,7 @@ class ExploreRules:
 
 
 @dataclass(frozen=True)
-class ConvergeRules:
+class ConvergenceRules:
     """Numbers of convergence. margin and losses in the unit of the loss. key: in the settings, of max_epochs.
 
     training: what the weights are at its beginning, see `final_training` of the settings; "" for models that are fitted

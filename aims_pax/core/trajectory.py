@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from aims_pax.core.rules import ExploreRules
+from aims_pax.core.rules import ActiveLearningRules
 from aims_pax.core.work import Effect, LogMessage, Rewind
 from aims_pax.wire_names import in_files
 
@@ -34,22 +34,22 @@ class Trajectory:
     last_test_step: int | None = None  # MD step of its last test frame
     reason: str | None = None  # DONE: the reason
 
-    def run_on(self, rules: ExploreRules) -> Trajectory:
+    def run_on(self, rules: ActiveLearningRules) -> Trajectory:
         """The trajectory itself, or done if it has reached its last step."""
         if self.status == "running" and self.step >= rules.max_steps:
             return replace(self, status="done", reason=f"max_MD_steps: {self.step}")
         return self
 
-    def window_over(self, rules: ExploreRules, times: int = 1) -> bool:
+    def window_over(self, rules: ActiveLearningRules, times: int = 1) -> bool:
         """Whether it has moved so many times the length of a window."""
         return self.step - self.window_start >= times * rules.window
 
-    def equilibrated(self, step: int, rules: ExploreRules) -> bool:
+    def equilibrated(self, step: int, rules: ActiveLearningRules) -> bool:
         """Whether a frame at this step is a fair sample: long enough after the start and after the last test frame."""
         before = self.started if self.last_test_step is None else max(self.started, self.last_test_step)
         return step - before >= rules.equilibration
 
-    def revived(self, rules: ExploreRules) -> Trajectory:
+    def revived(self, rules: ActiveLearningRules) -> Trajectory:
         """Running again, if it had ended because of a step limit, the budget or a stop that no longer applies."""
         ended = self.status == "done" and (self.reason or "").startswith(_MAY_END)
         if ended and self.step < rules.max_steps:

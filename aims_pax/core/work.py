@@ -301,7 +301,7 @@ class StageState(Protocol):
 class StageModule(Protocol, Generic[S, R_contra]):
     """A stage: pure functions for the consequences of an event and the work that should be running."""
 
-    name: str
+    NAME: str  # in files of runs
 
     def step(self, state: S, event: Event, rules: R_contra) -> tuple[S, tuple[Effect, ...]]: ...
 

@@ -15,7 +15,6 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from types import ModuleType
 from typing import Any, Protocol
 
 from aims_pax.core.work import (
@@ -32,6 +31,7 @@ from aims_pax.core.work import (
     RunSampler,
     RunTraining,
     SelectFrames,
+    StageModule,
     UncertaintyCheck,
     Work,
 )
@@ -59,16 +59,16 @@ class Environment(Protocol):
     def submit(self, work: RequestLabel) -> Future[Any]: ...
     def drop(self, work: RequestLabel) -> None: ...
     def begin_training(self, work: RunTraining) -> Future[Any]: ...
-    def finish_training(
-        self, work: RunTraining, future: Future[Any]
-    ) -> Event | None: ...  # None: to be repeated
+    def finish_training(self, work: RunTraining, future: Future[Any]) -> Event | None:
+        """Its event, or None: the training has to be repeated."""
+
     def drop_training(self, work: RunTraining) -> None: ...
-    def keep(
-        self, work: RequestLabel, label: Any
-    ) -> str | None: ...  # the set that already contains the frame
-    def error_of(
-        self, work: RequestLabel
-    ) -> MeasuredError | None: ...  # after keep(), None: nothing predicted
+    def keep(self, work: RequestLabel, label: Any) -> str | None:
+        """Store a label; returns the set that already contains the frame, None: it is new."""
+
+    def error_of(self, work: RequestLabel) -> MeasuredError | None:
+        """After `keep`: the error of what was predicted of the frame, None: nothing was."""
+
     def turn(self, works: Turn, stop: Callable[[], bool]) -> Iterable[Event]: ...
     def apply(self, effect: Effect) -> None: ...
     def commit(self, state: Any) -> None: ...
@@ -77,21 +77,21 @@ class Environment(Protocol):
 
 
 class EventLoop:
-    """Drives one stage. `stage` is a module of `aims_pax.core` with NAME, step and outstanding."""
+    """Drives one stage: a module of `aims_pax.core`, from this state, by these rules."""
 
     def __init__(
         self,
-        stage: ModuleType,
+        stage: StageModule[Any, Any],
         state: Any,
         rules: Any,
-        world: Environment,
+        environment: Environment,
         journal: Journal,
         watch: InterruptMonitor,
     ) -> None:
         self.stage = stage
         self.state = state
         self.rules = rules
-        self.world = world
+        self.environment = environment
         self.journal = journal
         self.watch = watch
         self.in_flight: dict[RequestLabel, Future[Any]] = {}
@@ -106,7 +106,9 @@ class EventLoop:
     def run(self) -> Any:
         """Run until no work is outstanding; returns the final state. Raises RunInterrupted after a signal."""
         began = time.monotonic()
-        self.journal.write(self.world.name, "going", {})  # time before this line is not work of this stage
+        self.journal.write(
+            self.environment.name, "going", {}
+        )  # time before this line is not work of this stage
         self._commit()
         try:
             while wanted := self.stage.outstanding(self.state, self.rules):
@@ -131,10 +133,10 @@ class EventLoop:
 
     def _cancel(self, wanted: Sequence[Work]) -> None:
         for work in [w for w in self.in_flight if w not in wanted]:
-            self.world.drop(work)
+            self.environment.drop(work)
             del self.in_flight[work]
         for visit in [w for w in self.training if w not in wanted]:
-            self.world.drop_training(visit)
+            self.environment.drop_training(visit)
             del self.training[visit]
 
     def _hand_out(self, wanted: Sequence[Work]) -> None:
@@ -143,17 +145,17 @@ class EventLoop:
         if self.state.stopped:  # drop labels not yet submitted; wait for the submitted ones and store them
             self._handle_all([LabelDropped(work) for work in queue])
             return
-        room = self.world.capacity + 1 - len(self.in_flight)
-        if queue and room > 0 and self._dirty and self.world.label_seconds() > self._snapshot_cost:
+        room = self.environment.capacity + 1 - len(self.in_flight)
+        if queue and room > 0 and self._dirty and self.environment.label_seconds() > self._snapshot_cost:
             self._commit()
         for work in queue[: max(room, 0)]:
-            self.in_flight[work] = self.world.submit(work)
+            self.in_flight[work] = self.environment.submit(work)
 
     def _begin_training(self, wanted: Sequence[Work]) -> None:
-        if self.world.trains_beside:
+        if self.environment.trains_beside:
             for work in wanted:
                 if isinstance(work, RunTraining) and work not in self.training:
-                    self.training[work] = self.world.begin_training(work)
+                    self.training[work] = self.environment.begin_training(work)
 
     def _answers(self) -> list[Event]:
         """Events of finished labels, in the order of submission, then of finished training."""
@@ -161,8 +163,8 @@ class EventLoop:
         for work in [w for w, future in self.in_flight.items() if future.done()]:
             future = self.in_flight.pop(work)
             try:
-                present = self.world.keep(work, future.result())
-                events.append(Labelled(work, present, self.world.error_of(work)))
+                present = self.environment.keep(work, future.result())
+                events.append(Labelled(work, present, self.environment.error_of(work)))
             except LabelError as error:
                 self.watch.raise_if_stopped()  # the scheduler signals FHI-aims too: not a failure of the frame
                 events.append(LabelFailed(work, failure_name(error), error.reason))
@@ -170,7 +172,7 @@ class EventLoop:
             future = self.training.pop(visit)
             if future.exception() is None:
                 self._whole = False  # weights change now, the state only when the event is handled
-            trained = self.world.finish_training(visit, future)
+            trained = self.environment.finish_training(visit, future)
             events += [] if trained is None else [trained]
         return events
 
@@ -181,14 +183,14 @@ class EventLoop:
             return answers
         if works := self._next_turn(wanted):
             doing = DOING_WORK[type(works[0])]
-            self.world.show(self.state, doing)
+            self.environment.show(self.state, doing)
             with self._timed(doing):
                 try:
-                    return list(self.world.turn(works, self.watch.stop))
+                    return list(self.environment.turn(works, self.watch.stop))
                 except Abandoned:
                     return []
         doing = "training" if self.training and not self.in_flight else "waiting"
-        self.world.show(self.state, doing)
+        self.environment.show(self.state, doing)
         with self._timed(doing):
             elsewhere = [*self.in_flight.values(), *self.training.values()]
             wait(elsewhere, timeout=1, return_when=FIRST_COMPLETED)
@@ -197,7 +199,7 @@ class EventLoop:
     def _next_turn(self, wanted: Sequence[Work]) -> Turn:
         """Work for the device, of the kind that comes first: MD of all trajectories, or one visit of training."""
         elsewhere = (
-            (RequestLabel, RunTraining) if self.world.trains_beside else RequestLabel
+            (RequestLabel, RunTraining) if self.environment.trains_beside else RequestLabel
         )  # including a training visit that has to be repeated
         device = [w for w in wanted if not isinstance(w, elsewhere) and w not in self.training]
         if not device or not isinstance(device[0], RunMD):
@@ -213,7 +215,7 @@ class EventLoop:
 
     def _handle(self, event: Event) -> None:
         if event.work not in self.stage.outstanding(self.state, self.rules):
-            self.journal.write(self.world.name, "late", event)  # its work has been cancelled
+            self.journal.write(self.environment.name, "late", event)  # its work has been cancelled
             return
         self.state, effects = self.stage.step(self.state, event, self.rules)
         more: dict[str, Any] = {"check": None} if isinstance(event, Advanced) else {}
@@ -223,8 +225,8 @@ class EventLoop:
             elif isinstance(effect, UncertaintyCheck):
                 more["check"] = effect
             else:
-                self.world.apply(effect)
-        self.journal.write(self.world.name, name_in_files(type(event)), event, **more)
+                self.environment.apply(effect)
+        self.journal.write(self.environment.name, name_in_files(type(event)), event, **more)
         self._dirty = True
 
     # ------------------------------------------------------------ snapshots and times
@@ -234,7 +236,7 @@ class EventLoop:
             return
         with self._timed("saving"):
             began = time.monotonic()
-            self.world.commit(self.state)
+            self.environment.commit(self.state)
             self._snapshot_cost = time.monotonic() - began
         self._committed = time.monotonic()
         self._dirty = False
@@ -247,7 +249,7 @@ class EventLoop:
         while self.watch.pauses:
             began, ended = self.watch.pauses.pop(0)
             content = {"began": round(began, 3), "ended": round(ended, 3)}
-            self.journal.write(self.world.name, "paused", content)
+            self.journal.write(self.environment.name, "paused", content)
 
     def _account(self, total: float) -> None:
         """Log the share of each activity in the working time. Pauses are listed separately and not counted."""
@@ -257,7 +259,7 @@ class EventLoop:
         parts = [f"{DOING[k]} {100 * v / work:.0f} %" for k, v in shares.items() if v > 0.005 * work]
         parts += [f"also paused for {paused:.0f} s"] if paused else []
         log.info("time of this stage since this start: %.1f s of work · %s", work, " · ".join(parts))
-        self.journal.write(self.world.name, "time", {k: round(v, 3) for k, v in shares.items()})
+        self.journal.write(self.environment.name, "time", {k: round(v, 3) for k, v in shares.items()})
 
 
 class _Timer:

@@ -1,8 +1,9 @@
 """What stops or pauses a run: a signal, the end of the walltime, a request file (`aims-PAX pause`, `stop`).
 
-Signal handlers set a flag. The run checks it at every MD step and training batch and while it waits for labels; a
-calculator that computes in this process is interrupted. A pause is handled only here: the check blocks until the
-pause is over, so no MD step, training batch or label starts; running calculations finish and are stored.
+Signals are SIGTERM, SIGINT (Ctrl-C), SIGHUP, SIGUSR1, SIGUSR2 and SIGXCPU (`processes.STOP_SIGNALS`). Their handler
+sets a flag. The run checks it at every MD step and training batch and while it waits for labels; a calculator that
+computes in this process is interrupted. A pause is handled only here: the check blocks until the pause is over, so no
+MD step, training batch or label starts; running calculations finish and are stored.
 """
 
 from __future__ import annotations
@@ -28,46 +29,45 @@ __all__ = ["InterruptMonitor", "RunInterrupted", "remaining_walltime"]
 log = logging.getLogger(__name__)
 
 MARGIN = 90.0  # s before the end of the walltime at which the run begins to stop
-LOOK_EVERY = 0.5  # s between two checks for a request file
+CHECK_EVERY = 0.5  # s between two checks for a request file
 
 
 class InterruptMonitor:
     """The stop flag, the walltime and the user's requests. A second Ctrl-C ends the process at once.
 
-    seconds: walltime of this process from now on, or None. beat: called at every check; renews the lock.
+    seconds: walltime of this process from now on, or None. heartbeat: called at every check; renews the lock.
     requests: request file in the working folder, or None.
     """
 
     def __init__(
         self,
         seconds: float | None = None,
-        beat: Callable[[], None] | None = None,
+        heartbeat: Callable[[], None] | None = None,
         requests: RequestFile | None = None,
     ) -> None:
         self.signal: int | None = None
         self.deadline = None if seconds is None else time.monotonic() + seconds - min(MARGIN, 0.2 * seconds)
-        self.heartbeat = beat
+        self.heartbeat = heartbeat
         self.requests = requests
-        self.asked = False  # stop requested by `aims-PAX stop`
+        self.stop_requested = False  # stop requested by `aims-PAX stop`
         self.cancel = False  # also cancel running calculations
         self.paused_seconds = 0.0  # s paused so far
-        self.pauses: list[
-            tuple[float, float]
-        ] = []  # (began, ended), s since 1970; the event loop moves them to the journal
+        # (began, ended), s since 1970; the event loop moves them to the journal
+        self.pauses: list[tuple[float, float]] = []
         self.on_pause: Callable[[bool], None] = lambda _: None  # called when a pause begins and when it ends
-        self._looked = -LOOK_EVERY
-        self._one_looks = threading.Lock()  # background training checks from other threads
+        self._last_check = -CHECK_EVERY
+        self._checking = threading.Lock()  # background training checks from other threads
 
     def stop(self) -> bool:
         """Whether MD and training should stop at the next step or batch."""
-        self._look()
-        return self.asked or self.signal is not None or self._over()
+        self._check()
+        return self.stop_requested or self.signal is not None or self._walltime_ends()
 
     def raise_if_stopped(self) -> None:
         """Raise RunInterrupted; code 3: the user (Ctrl-C, `aims-PAX stop`), 75: walltime or scheduler (run again)."""
-        self._look()
+        self._check()
         self.raise_if_signalled()
-        if self.asked:
+        if self.stop_requested:
             how = "aims-PAX stop --cancel" if self.cancel else "aims-PAX stop"
             raise RunInterrupted(f"stopped by the user ({how})", 3, self.cancel)
 
@@ -77,28 +77,28 @@ class InterruptMonitor:
             raise RunInterrupted("stopped by the user (Ctrl-C)", 3)
         if self.signal is not None:
             raise RunInterrupted(f"stopped by {signal.Signals(self.signal).name}", 75)
-        if self._over():
+        if self._walltime_ends():
             raise RunInterrupted("stopped before the end of the walltime", 75)
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         """Renew the lock, then read the request file. Blocks while the run is paused."""
         if self.heartbeat is not None:
             self.heartbeat()
-        if self.requests is None or time.monotonic() - self._looked < LOOK_EVERY:
+        if self.requests is None or time.monotonic() - self._last_check < CHECK_EVERY:
             return
-        with self._one_looks:
-            if time.monotonic() - self._looked < LOOK_EVERY:
+        with self._checking:
+            if time.monotonic() - self._last_check < CHECK_EVERY:
                 return  # another thread has just checked, or waited for the end of a pause
-            self._looked = time.monotonic()
+            self._last_check = time.monotonic()
             request = self.requests.look()
             if request == "pause":
-                request = self._rest(self.requests)
+                request = self._wait_while_paused(self.requests)
             if request in ("stop", "cancel"):
-                self.asked, self.cancel = True, request == "cancel"
+                self.stop_requested, self.cancel = True, request == "cancel"
             if request is not None:
                 self.requests.running()
 
-    def _rest(self, requests: RequestFile) -> str:
+    def _wait_while_paused(self, requests: RequestFile) -> str:
         """Wait until another request, a signal or the walltime ends the pause; returns the last request."""
         began, moment = time.monotonic(), time.time()
         requests.paused()
@@ -107,19 +107,19 @@ class InterruptMonitor:
             "paused: running calculations finish and are stored; aims-PAX resume continues, aims-PAX stop ends the run"
         )
         request = "pause"
-        while request == "pause" and self.signal is None and not self._over():
-            time.sleep(LOOK_EVERY)
+        while request == "pause" and self.signal is None and not self._walltime_ends():
+            time.sleep(CHECK_EVERY)
             if self.heartbeat is not None:
                 self.heartbeat()
             request = requests.look() or request  # an unreadable file does not end the pause
-        self._looked = time.monotonic()
-        self.paused_seconds += self._looked - began
-        self.pauses.append((moment, moment + self._looked - began))
-        log.info("resumed after %.0f s", self._looked - began)
+        self._last_check = time.monotonic()
+        self.paused_seconds += self._last_check - began
+        self.pauses.append((moment, moment + self._last_check - began))
+        log.info("resumed after %.0f s", self._last_check - began)
         self.on_pause(False)
         return request
 
-    def _over(self) -> bool:
+    def _walltime_ends(self) -> bool:
         return self.deadline is not None and time.monotonic() > self.deadline
 
     @contextlib.contextmanager
@@ -131,7 +131,7 @@ class InterruptMonitor:
 
         def note(number: int, _: FrameType | None) -> None:
             if number == signal.SIGALRM:
-                if self._over() and interrupting():
+                if self._walltime_ends() and interrupting():
                     self.raise_if_signalled()
                 return
             if self.signal is not None and number == signal.SIGINT:

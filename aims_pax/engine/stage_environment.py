@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from aims_pax.core.work import (
     MeasuredError,
     RequestLabel,
     RunTraining,
+    StageModule,
     Trained,
     Work,
 )
@@ -42,7 +42,7 @@ class StageEnvironment:
 
     grows = True  # whether the training sets grow during the stage
 
-    def __init__(self, run: RunContext, stage: ModuleType, name: str | None = None) -> None:
+    def __init__(self, run: RunContext, stage: StageModule[Any, Any], name: str | None = None) -> None:
         self.run = run
         self.stage = stage
         self.name = name or stage.NAME

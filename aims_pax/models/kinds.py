@@ -23,12 +23,12 @@ from aims_pax.errors import SettingsError
 from aims_pax.frames import Array, Frame, Label
 from aims_pax.models.base import ForceFieldModel, ModelPotential, ProcessPool
 from aims_pax.models.delta import baseline_record, is_difference
-from aims_pax.potential import load_object
 from aims_pax.record.delivered_models import recorded_models
 from aims_pax.settings.bundled_models import BUNDLED
 from aims_pax.settings.fields import Section
 from aims_pax.settings.messages import in_words
 from aims_pax.suggestions import nearest
+from aims_pax.user_code import load_object
 
 if TYPE_CHECKING:
     from aims_pax.settings import Settings

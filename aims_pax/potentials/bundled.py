@@ -15,8 +15,9 @@ from ase.calculators.calculator import Calculator, all_changes
 from aims_pax.atoms_info import changes_with_electrons, electrons_in
 from aims_pax.errors import SetupError
 from aims_pax.frames import Frame
-from aims_pax.potential import Potential, load_object
+from aims_pax.potential import Potential
 from aims_pax.settings.bundled_models import BUNDLED
+from aims_pax.user_code import load_object
 
 
 def bundled_potential(name: str, device: str | None = None, dtype: str = "float32") -> Potential:

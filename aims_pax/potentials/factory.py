@@ -19,16 +19,7 @@ import numpy as np
 from aims_pax.errors import SettingsError, SetupError
 from aims_pax.frames import Frame, Label
 from aims_pax.models.kinds import load_named
-from aims_pax.potential import (
-    Bound,
-    CalculatorPotential,
-    LabelsBound,
-    Potential,
-    calculate,
-    full_stress,
-    load_factory,
-    made_by,
-)
+from aims_pax.potential import Bound, CalculatorPotential, LabelsBound, Potential, calculate, full_stress
 from aims_pax.potentials.bundled import bundled_potential
 from aims_pax.settings.augment import CallSpec
 from aims_pax.settings.bundled_models import BUNDLED, named_by_calculator
@@ -39,6 +30,7 @@ from aims_pax.settings.calculator_conventions import (
     dressed,
     without_key,
 )
+from aims_pax.user_code import load_factory, made_by
 
 log = logging.getLogger(__name__)
 

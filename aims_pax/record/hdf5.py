@@ -83,8 +83,8 @@ def frames_of(arrays: Arrays) -> list[Frame]:
     positions = arrays[POSITIONS]
     cells = arrays.get(CELL, np.zeros((len(positions), 3, 3)))
     pbc = arrays.get("pbc", np.full(3, CELL in arrays))
-    said = {k: np.asarray(arrays[name]) for k, name in ELECTRONS.items() if name in arrays}
-    electrons: dict[str, Any] = {k: v.item() if v.ndim == 0 else v for k, v in said.items()}
+    stored = {k: np.asarray(arrays[name]) for k, name in ELECTRONS.items() if name in arrays}
+    electrons: dict[str, Any] = {k: v.item() if v.ndim == 0 else v for k, v in stored.items()}
     electrons["masses"] = arrays.get(MASSES)
     return [Frame(arrays[NUMBERS], R, C, pbc, **electrons) for R, C in zip(positions, cells, strict=True)]
 

@@ -158,12 +158,12 @@ class Lock:
 
     def _create(self) -> None:
         """Create the file with its content atomically: write under another name, then link; fails if it exists."""
-        aside = self.path.with_name(f".lock.{self._mine['host']}.{self._mine['pid']}")
-        aside.write_text(json.dumps(self._mine), encoding="utf-8")
+        temporary = self.path.with_name(f".lock.{self._mine['host']}.{self._mine['pid']}")
+        temporary.write_text(json.dumps(self._mine), encoding="utf-8")
         try:
-            os.link(aside, self.path)
+            os.link(temporary, self.path)
         finally:
-            aside.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
 
     def _remove_if_stale(self, check: Callable[[], None]) -> None:
         holder = _read(self.path)
@@ -171,15 +171,15 @@ class Lock:
             return  # removed in the meantime
         if self._alive(holder) and not self._goes_quiet(holder, check):
             raise self._busy(holder)
-        aside = self.path.with_name(f".stale.{self._mine['host']}.{self._mine['pid']}")
+        temporary = self.path.with_name(f".stale.{self._mine['host']}.{self._mine['pid']}")
         with self._alone(), contextlib.suppress(FileNotFoundError):
             if _read(self.path) != holder:
                 return  # another process was faster, or the holder came back
-            move(self.path, aside)
-            if _read(aside) != holder:  # without flock: the lock of a faster process was moved
+            move(self.path, temporary)
+            if _read(temporary) != holder:  # without flock: the lock of a faster process was moved
                 with contextlib.suppress(FileExistsError):
-                    os.link(aside, self.path)
-            aside.unlink()
+                    os.link(temporary, self.path)
+            temporary.unlink()
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
@@ -266,8 +266,8 @@ def runs(holder: dict[str, Any]) -> bool:
         return False
     if "process" in holder:
         return process_started(pid) is not None and process_started(pid) == holder["process"]
-    created, said = _created(pid), holder.get("started")  # written by an earlier version
-    return created is not None and created == said
+    created, written = _created(pid), holder.get("started")  # written by an earlier version
+    return created is not None and created == written
 
 
 def _who(holder: dict[str, Any]) -> str:

@@ -22,7 +22,7 @@ from aims_pax.schedulers.registry import known_schedulers
 IDLE = {"paused": "paused", "stopped": "stopped in between"}  # spans that are not working time
 
 
-def story(run: RunRecord) -> str:
+def run_in_one_line(run: RunRecord) -> str:
     """One line: systems, current stage, status of the trajectories."""
     systems = ", ".join(run.geometries[:6]) + (" …" if len(run.geometries) > 6 else "")
     last = current_stage(run.stages)

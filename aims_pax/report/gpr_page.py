@@ -182,9 +182,8 @@ def _cloud(name: str, title: str, unit: str, true: Array, said: Array) -> Panel:
 
 def _uncertainty(record: GprRecord) -> list[Panel]:
     t = record.tested
-    if (
-        t is None or t.said.force_sd is None or not (t.said.force_sd > 0).any()
-    ):  # no atom of a primitive cell has a force
+    # without forces there is nothing to draw, as in a primitive cell of one atom
+    if t is None or t.said.force_sd is None or not (t.said.force_sd > 0).any():
         return []
     sd = t.said.force_sd.ravel()
     error, sd = np.abs(t.said.forces - t.forces).ravel()[sd > 0], sd[sd > 0]

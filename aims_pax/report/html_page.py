@@ -135,7 +135,8 @@ def _head(run: RunRecord) -> str:
     return (
         f"<header><div class=head><h1>{escaped(run.name)}</h1>"
         f'<span class="state {"missed" if missed else run.state}">{escaped(state)}</span></div>'
-        f"<p class=sub>{escaped(cost_summary.story(run))}</p>{judged}{problem}<div class=tiles>{tiles}</div></header>"
+        f"<p class=sub>{escaped(cost_summary.run_in_one_line(run))}</p>{judged}{problem}"
+        f"<div class=tiles>{tiles}</div></header>"
     )
 
 

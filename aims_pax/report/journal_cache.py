@@ -29,42 +29,41 @@ def load_cache(path: Path, journal: Path) -> tuple[RunHistory, int]:
         arrays, meta = unpack_arrays(path.read_bytes())
         if meta["kept"] != FORMAT or meta["tail"] != _tail(journal, int(meta["end"])):
             return RunHistory(), 0
-        return _story(arrays, meta["story"]), int(meta["end"])
+        return _history(arrays, meta["story"]), int(meta["end"])
     except (OSError, Torn, KeyError, TypeError, ValueError):
         return RunHistory(), 0
 
 
-def save_cache(path: Path, journal: Path, story: RunHistory, start: int, end: int) -> None:
+def save_cache(path: Path, journal: Path, history: RunHistory, start: int, end: int) -> None:
     """Write the cache if much was read between the bytes `start` and `end`: at least WORTH and a tenth of all."""
     if end - start < max(WORTH, end // 10):
         return
     from aims_pax.errors import SetupError
     from aims_pax.record.files import write_bytes
 
-    looks = story.looks
+    looks = history.looks
     columns = {c: np.frombuffer(getattr(looks, c), getattr(looks, c).typecode) for c in _columns()}
     columns["frames"] = np.frombuffer("\n".join(looks.frames).encode("utf-8", "replace"), np.uint8)
     plain = {
-        name: getattr(story, name)
+        name: getattr(history, name)
         for name in ("began", "heard", "other", "labels", "fresh", "ended", "last", "pauses")
     }
     plain |= {
-        name: list(getattr(story, name).items())
+        name: list(getattr(history, name).items())
         for name in ("stood", "faults", "answers", "moments", "seconds")
     }
     plain["sampled"] = [
-        [frame, *asdict(sampled_origin).values()] for frame, sampled_origin in story.sampled.items()
+        [frame, *asdict(sampled_origin).values()] for frame, sampled_origin in history.sampled.items()
     ]
-    plain["visits"] = [list(asdict(v).values()) for v in story.visits.values()]
-    plain["spans"] = [[s.doing, s.began, s.ended] for s in story.spans]
-    with contextlib.suppress(
-        OSError, SetupError
-    ):  # read-only folder or full disk: the next reading reads all
+    plain["visits"] = [list(asdict(v).values()) for v in history.visits.values()]
+    plain["spans"] = [[s.doing, s.began, s.ended] for s in history.spans]
+    with contextlib.suppress(OSError, SetupError):
+        # in a read-only folder or on a full disk the next reading reads all
         meta = {"kept": FORMAT, "end": end, "tail": _tail(journal, end), "story": plain}
         write_bytes(path, pack_arrays(columns, meta))
 
 
-def _story(arrays: dict[str, Any], plain: dict[str, Any]) -> RunHistory:
+def _history(arrays: dict[str, Any], plain: dict[str, Any]) -> RunHistory:
     looks = UncertaintyTable()
     for name in _columns():
         getattr(looks, name).frombytes(arrays[name].tobytes())

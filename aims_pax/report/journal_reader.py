@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from aims_pax.record.journal import spread
+from aims_pax.report import journal_cache
 from aims_pax.report.run_history import CHECK, DECISIONS, GONE, FrameOrigin, RunHistory
 from aims_pax.report.run_record import Span, TrainingRecord
 from aims_pax.report.tolerant_readers import float_or_nan, whole_lines
@@ -30,24 +31,22 @@ DECODER = json.JSONDecoder()
 
 def read_journal(path: Path, cache: Path | None = None) -> RunHistory:
     """Read a journal. cache: file that stores what was read, so that the next reading is fast; None: no cache."""
-    from aims_pax.report import journal_cache as keeping
-
-    story, offset = (RunHistory(), 0) if cache is None else keeping.load_cache(cache, path)
-    parser = JournalParser(story)
+    history, offset = (RunHistory(), 0) if cache is None else journal_cache.load_cache(cache, path)
+    parser = JournalParser(history)
     end = offset
     for lines, reached in whole_lines(path, offset):
         parser.read_lines(lines)
         end = reached
     if cache is not None:
-        keeping.save_cache(cache, path, story, offset, end)
-    return story
+        journal_cache.save_cache(cache, path, history, offset, end)
+    return history
 
 
 class JournalParser:
     """Adds the lines of a journal to a history."""
 
-    def __init__(self, story: RunHistory) -> None:
-        self.story = story
+    def __init__(self, history: RunHistory) -> None:
+        self.history = history
 
     def read_lines(self, lines: Iterable[str]) -> None:
         for line in lines:
@@ -57,7 +56,7 @@ class JournalParser:
                     continue  # two entries mixed in one line
                 moment, stage, kind = float(entry["time"]), str(entry["stage"]), str(entry["kind"])
                 if stage == "recalculate":
-                    self.story.other = moment
+                    self.history.other = moment
                     continue  # written by `aims-PAX-recalc` in the same folder
                 if kind in ("stage begun", "stage ended"):
                     self._bound(moment, stage, kind, entry["content"])
@@ -69,59 +68,59 @@ class JournalParser:
 
     def _bound(self, moment: float, stage: str, kind: str, content: Any) -> None:
         """A stage has ended, or begins again from the start, which discards its earlier entries."""
-        story = self.story
+        history = self.history
         if kind == "stage ended":
-            story.ended[stage] = dict(content)
+            history.ended[stage] = dict(content)
             return
-        story.fresh[stage] = moment
-        story.ended.pop(stage, None)
-        story.sampled = {f: m for f, m in story.sampled.items() if m.stage != stage}
+        history.fresh[stage] = moment
+        history.ended.pop(stage, None)
+        history.sampled = {f: m for f, m in history.sampled.items() if m.stage != stage}
         if stage == "explore":
-            for i in list(story.stood):
+            for i in list(history.stood):
                 self._back_to(i, 0)
-                story.stood[i] = 0
+                history.stood[i] = 0
 
     def _take(self, moment: float, stage: str, kind: str, entry: dict[str, Any]) -> bool:
         """Add one entry; returns True when it shows that the run was interrupted before it."""
-        story, content = self.story, entry["content"]
+        history, content = self.history, entry["content"]
         match kind:
             case "Advanced":
                 return self._advanced(moment, content, entry.get("check", {}))
             case "Sampled":
                 for system, frame in content["frames"]:
-                    story.sampled[frame] = FrameOrigin(stage, str(system), moment)
+                    history.sampled[frame] = FrameOrigin(stage, str(system), moment)
             case "Labelled":
                 frame = content["work"]["frame"]
-                story.labels += story.answers.get(frame, ("", ""))[1] != "labelled"
-                story.answers[frame] = (moment, "labelled", "")
+                history.labels += history.answers.get(frame, ("", ""))[1] != "labelled"
+                history.answers[frame] = (moment, "labelled", "")
             case "LabelFailed":
                 reason = str(content["reason"])
-                story.answers[content["work"]["frame"]] = (moment, str(content["kind"]), reason)
+                history.answers[content["work"]["frame"]] = (moment, str(content["kind"]), reason)
             case "LabelDropped":
-                story.answers.setdefault(content["work"]["frame"], (moment, "dropped", ""))
+                history.answers.setdefault(content["work"]["frame"], (moment, "dropped", ""))
             case "Trained":
                 self._trained(moment, stage, content)
             case "paused":
-                story.pauses.append((float(content["began"]), float(content["ended"])))
+                history.pauses.append((float(content["began"]), float(content["ended"])))
             case "time":
-                sums = story.seconds.setdefault(stage, {})
+                sums = history.seconds.setdefault(stage, {})
                 for name, seconds in content.items():
                     sums[name] = sums.get(name, 0.0) + float(seconds)
         return False
 
     def _advanced(self, moment: float, content: Any, check: Any) -> bool:
         """check: what the core compared and decided, None: nothing was compared; {}: not recorded (older version)."""
-        story, looks = self.story, self.story.looks
+        history, looks = self.history, self.history.looks
         work, step = content["work"], int(content["step"])
         largest, _, _ = spread(content["uncertainty"])
         i, start, frame = int(work["trajectory"]), int(work["start"]), str(content["frame"])
-        again = start < story.stood.get(i, 0)
+        again = start < history.stood.get(i, 0)
         if again:
             self._back_to(i, start)
-        story.stood[i] = step
+        history.stood[i] = step
         fault = content.get("fault")
         if fault is not None or not math.isfinite(largest):
-            story.faults.setdefault(i, []).append((step, str(fault or "the uncertainty is not finite")))
+            history.faults.setdefault(i, []).append((step, str(fault or "the uncertainty is not finite")))
             return again
         decision = "" if not check else str(check["decision"])
         looks.trajectory.append(i)
@@ -136,46 +135,48 @@ class JournalParser:
 
     def _back_to(self, i: int, step: int) -> None:
         """Mark what a restart has repeated: rows of this trajectory after `step`."""
-        looks = self.story.looks
+        looks = self.history.looks
         for k in range(len(looks.step) - 1, -1, -1):  # few rows: snapshots are frequent
             if looks.trajectory[k] == i and not looks.flags[k] & GONE:
                 if looks.step[k] <= step:
                     break
                 looks.flags[k] |= GONE
-        if i in self.story.faults:
-            self.story.faults[i] = [f for f in self.story.faults[i] if f[0] <= step]
+        if i in self.history.faults:
+            self.history.faults[i] = [f for f in self.history.faults[i] if f[0] <= step]
 
     def _trained(self, moment: float, stage: str, content: Any) -> None:
-        work, n_train, story = content["work"], int(content["n_train"]), self.story
+        work, n_train, history = content["work"], int(content["n_train"]), self.history
         losses, maes = (tuple(map(float_or_nan, content[k])) for k in ("valid_loss", "force_mae"))
         visit = TrainingRecord(
-            stage, int(work["visit"]), work["member"], moment, story.labels, n_train, losses, maes
+            stage, int(work["visit"]), work["member"], moment, history.labels, n_train, losses, maes
         )
-        story.visits[stage, visit.visit, visit.member] = visit  # a visit repeated after a restart counts once
+        history.visits[stage, visit.visit, visit.member] = (
+            visit  # a visit repeated after a restart counts once
+        )
 
     def _remember(self, moment: float, stage: str, kind: str, again: bool) -> None:
         """Count the time since the previous entry for the activity that this entry ends, without pauses."""
-        story = self.story
-        first, _ = story.moments.get(stage, (moment, moment))
-        story.moments[stage] = (first, moment)
-        story.began = moment if math.isnan(story.began) else story.began
-        story.heard = moment
+        history = self.history
+        first, _ = history.moments.get(stage, (moment, moment))
+        history.moments[stage] = (first, moment)
+        history.began = moment if math.isnan(history.began) else history.began
+        history.heard = moment
         if kind == "paused":
             return  # it belongs to the activity that the next entry ends
-        if story.last is not None and moment > story.last[0]:
-            cursor, stage_before, kind_before = story.last
+        if history.last is not None and moment > history.last[0]:
+            cursor, stage_before, kind_before = history.last
             ended = kind_before == "time" and stage_before == stage  # a new session of this stage
             rest = "starting" if kind == "going" or kind_before == "begun" else "saving"
             doing = "stopped" if again or ended or kind == "begun" else DOING.get(kind, rest)
-            for began, until in story.pauses:
+            for began, until in history.pauses:
                 began, until = max(began, cursor), min(until, moment)
                 if until > began:
-                    _join(story.spans, Span(doing, cursor, began))
-                    _join(story.spans, Span("paused", began, until))
+                    _join(history.spans, Span(doing, cursor, began))
+                    _join(history.spans, Span("paused", began, until))
                     cursor = until
-            _join(story.spans, Span(doing, cursor, moment))
-        story.pauses.clear()
-        story.last = (moment, stage, kind)
+            _join(history.spans, Span(doing, cursor, moment))
+        history.pauses.clear()
+        history.last = (moment, stage, kind)
 
 
 def _join(spans: list[Span], span: Span) -> None:

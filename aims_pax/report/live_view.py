@@ -99,9 +99,8 @@ class StageClock:
         self.paused_seconds = rested
         self.stage, self.last, self.doing, self.before = "", 0.0, "", 0.0
         self.seconds: dict[str, float] = {}
-        self.first: dict[
-            str, tuple[float, float]
-        ] = {}  # limit → amount used, s of work, when it was first named
+        # limit → (amount used, s of work) when it was first named
+        self.first: dict[str, tuple[float, float]] = {}
         self.limits: tuple[Limit, ...] = ()
 
     def now(self, stage: str, doing: str, now: float, used: Iterable[tuple[str, float, float]] = ()) -> None:

@@ -68,7 +68,7 @@ def card(run: RunRecord, model: str) -> str:
     parts = [
         f"# {_plain(Path(model).stem)}",
         f"A {_plain(str(made['title']))} force field made by aims-PAX {run.version} on {moment(run.heard)} · "
-        f"{_plain(cost_summary.story(run))}.",
+        f"{_plain(cost_summary.run_in_one_line(run))}.",
         f"**{_plain(run_verdict(run).text)}**",
         _section("Level of theory", _theory(run)),
         _section("Data", _data(run)),

@@ -186,7 +186,7 @@ class RunRecord:
 
     folder: Path
     name: str
-    state: str  # starting | running | stopped | killed | finished: see load_run.state_of
+    state: str  # starting | running | stopped | killed | finished: see stage_snapshots.state_of
     holder: dict[str, Any]  # the lock: pid, host; {} when no process works here
     began: float
     heard: float  # time of the last entry or snapshot
@@ -215,9 +215,7 @@ class RunRecord:
     member_train: int = 0  # training frames of the member that has most
     unfinished_start: bool = False  # killed before it had written anything
     convergence: tuple[Converged, ...] = ()  # of the stage `converge`
-    final_training: str = (
-        ""  # how it began, as ACTIVE_LEARNING.final_training; "": not begun, or not recorded
-    )
+    final_training: str = ""  # as ACTIVE_LEARNING.final_training; "": not begun, or not recorded
     calibrations: tuple[tuple[str, ErrorCalibration], ...] = ()  # of each system
     n_train: int = 0  # size of the training set in active learning
     given: frozenset[str] = frozenset()  # frames in the sets that the user provided with labels

@@ -105,16 +105,16 @@ class SeenFiles:
         path, cache = self.restart / "journal.jsonl", self.restart / JOURNAL_CACHE
         inode = _inode(path)
         if self._journal is None or not self._journal[0].fits(path):
-            story, begin = journal_cache.load_cache(cache, path)
+            history, begin = journal_cache.load_cache(cache, path)
         else:
-            begin, story = self._journal[0].end, self._journal[1]
-        parser, end = JournalParser(story), begin
+            begin, history = self._journal[0].end, self._journal[1]
+        parser, end = JournalParser(history), begin
         for lines, reached in whole_lines(path, begin):
             parser.read_lines(lines)
             end = reached
-        journal_cache.save_cache(cache, path, story, begin, end)
-        self._journal = Mark.after(path, end, inode), story
-        return story
+        journal_cache.save_cache(cache, path, history, begin, end)
+        self._journal = Mark.after(path, end, inode), history
+        return history
 
     def structures(self, path: Path) -> dict[str, StructureHeader]:
         """{frame id: header} of the complete structures of `labelled.xyz`, in order."""

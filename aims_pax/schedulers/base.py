@@ -114,15 +114,9 @@ class Scheduler(ABC):
     submitter: ClassVar[str]  # the command that submits one: sbatch
     job_variable: ClassVar[str]  # environment variable with the id of the job
     cores_variable: ClassVar[str] = ""  # environment variable with the cores of the job on this machine
-    tested: ClassVar[bool] = (
-        True  # whether it was tested with real jobs; otherwise only with recorded outputs
-    )
-    gives_nodes: ClassVar[bool] = (
-        True  # whether nodes_per_block sets the number of nodes; otherwise only the header does
-    )
-    mpi_launcher: ClassVar[str | None] = (
-        None  # command with which Parsl starts a task on several nodes of a block
-    )
+    tested: ClassVar[bool] = True  # with real jobs; otherwise only with recorded outputs
+    gives_nodes: ClassVar[bool] = True  # nodes_per_block sets the number of nodes; otherwise the header does
+    mpi_launcher: ClassVar[str | None] = None  # starts a task of Parsl on several nodes of a block
     starts_steps: ClassVar[bool] = False  # whether its launcher requests a job step, which may take minutes
     kill_wait: ClassVar[float] = 0.0  # s that its launcher needs to end the ranks of a step
 
@@ -246,10 +240,8 @@ class Scheduler(ABC):
         return []
 
 
-OPEN_MPI_UNBOUND = (
-    "OMPI_MCA_hwloc_base_binding_policy",
-    "PRTE_MCA_hwloc_default_binding_policy",
-)  # versions 4, 5
+# of version 4, and of version 5
+OPEN_MPI_UNBOUND = ("OMPI_MCA_hwloc_base_binding_policy", "PRTE_MCA_hwloc_default_binding_policy")
 UNBOUND = {**dict.fromkeys(OPEN_MPI_UNBOUND, "none"), "I_MPI_PIN": "0"}  # Intel MPI
 
 
@@ -313,14 +305,8 @@ def redirection(files: Path) -> str:
 
 
 TASKS = ("-n", "-np", "--np", "--ntasks")
-ALL_CORES = {
-    "mpirun",
-    "mpiexec",
-    "mpiexec.hydra",
-    "orterun",
-    "prun",
-    "ibrun",
-}  # without a number of processes
+# they start a process on every core unless a number is given
+ALL_CORES = {"mpirun", "mpiexec", "mpiexec.hydra", "orterun", "prun", "ibrun"}
 LAUNCHERS = ALL_CORES | {"srun", "aprun", "jsrun"}
 
 

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from aims_pax.errors import SettingsError
-from aims_pax.potential import load_factory
 from aims_pax.settings.bundled_models import BUNDLED, MATERIALS
 from aims_pax.settings.yaml_reader import Place
 from aims_pax.suggestions import nearest
+from aims_pax.user_code import load_factory
 
 # MACE 0.3.16's names for its foundation models of materials
 _NAMES = (

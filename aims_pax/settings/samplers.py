@@ -21,13 +21,14 @@ from typing import Annotated, Any, ClassVar, TypeVar
 from pydantic import SerializeAsAny
 
 from aims_pax.errors import SettingsError
-from aims_pax.potential import Potential, load_factory
+from aims_pax.potential import Potential
 from aims_pax.registry import Registry
 from aims_pax.sampler import Filter, Sampler
 from aims_pax.settings.augment import OptionalReal, as_calculator
 from aims_pax.settings.fields import Kind, Section, Table, Text, key, one_of, optional
 from aims_pax.settings.md import MDSettings
 from aims_pax.systems import System
+from aims_pax.user_code import load_factory
 
 T = TypeVar("T")
 NAME = "SAMPLERS"

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from aims_pax import seeds
 from aims_pax.core import active_learning as stage
 from aims_pax.core.replay import Replay
-from aims_pax.core.rules import ExploreRules
+from aims_pax.core.rules import ActiveLearningRules
 from aims_pax.core.uncertainty import atomic_spread, uncertainty
 from aims_pax.core.work import (
     AddToDataset,
@@ -84,7 +84,7 @@ def run_active_learning_stage(run: RunContext) -> stage.State:
     timestep = min(run.settings.md_of(s.name).timestep for s in dealt)
     world = ExploreWorld(run, dealt)
     thermal = all(start is not s.frame for start, s in zip(world.starts, dealt, strict=True))
-    rules = ExploreRules.read(settings, n, run.settings.model.seed, timestep, thermal)
+    rules = ActiveLearningRules.read(settings, n, run.settings.model.seed, timestep, thermal)
     if run.ensemble.fits_at_once:
         rules = rules.for_fits_at_once()
     rules = replace(rules, fair_trajectories=world.fair_trajectories())
@@ -168,7 +168,7 @@ def _dealt(begun: Sequence[str], n: int, systems: Sequence[System]) -> tuple[Sys
 
 
 def _reopened(
-    run: RunContext, state: stage.State, systems: tuple[str, ...], rules: ExploreRules
+    run: RunContext, state: stage.State, systems: tuple[str, ...], rules: ActiveLearningRules
 ) -> stage.State:
     """The restored state with the present settings; a finished run continues if its limits were raised."""
     try:

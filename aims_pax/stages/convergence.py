@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aims_pax.core import convergence as stage
-from aims_pax.core.rules import CONTINUED, FORCE_MAE, SHRINK_PERTURB, ConvergeRules
+from aims_pax.core.rules import CONTINUED, FORCE_MAE, SHRINK_PERTURB, ConvergenceRules
 from aims_pax.core.work import ContinueEarlier, Effect, Event, KeepBest, RestoreBest, RunTraining, Work
 from aims_pax.engine.run_context import RunContext
 from aims_pax.engine.stage_environment import StageEnvironment, group_arrays
@@ -63,7 +63,7 @@ def run_convergence(
     patience, epochs = settings.convergence_patience, settings.max_convergence_epochs
     if run.ensemble.fits_at_once:
         patience, epochs, training = 1, 1, ""
-    rules = ConvergeRules(
+    rules = ConvergenceRules(
         tuple(members), patience, settings.margin, epochs, key=key, training=training,
         criterion=settings.convergence_criterion,
     )  # fmt: skip

@@ -23,9 +23,8 @@ from aims_pax.structure_files.xyz import read_xyz, split_xyz
 if TYPE_CHECKING:
     from ase import Atoms
 
-_OWN: dict[
-    str, tuple[Callable[[str], list[str]], Callable[[str], Image]]
-] = {  # ASE's format name: (split the file, read one part)
+# ASE's name of a format → (split the file, read one part)
+_OWN: dict[str, tuple[Callable[[str], list[str]], Callable[[str], Image]]] = {
     "extxyz": (split_xyz, read_xyz),
     "xyz": (split_xyz, read_xyz),
     "sdf": (split_mol, read_mol),
@@ -173,9 +172,8 @@ def _gaussian(atoms: Atoms, path: Path) -> None:
         atoms.set_masses(isotope_masses(np.asarray(atoms.numbers), isotopes))
 
 
-_OUTPUTS: dict[
-    str, tuple[str, str]
-] = {  # ASE's format name: where the program prints charge and multiplicity
+# ASE's name of a format → where the program prints charge and multiplicity
+_OUTPUTS: dict[str, tuple[str, str]] = {
     "aims-output": (r"Charge\s*=\s*([-+.\dE]+)\s*:\s*Charged system", r"(?!)"),
     "gamess-us-out": (r"CHARGE OF MOLECULE\s*=\s*(-?\d+)", r"SPIN MULTIPLICITY\s*=\s*(\d+)"),
     "gaussian-out": (r"Charge\s*=\s*(-?\d+)\s+Mult", r"Charge\s*=\s*-?\d+\s+Multiplicity\s*=\s*(\d+)"),

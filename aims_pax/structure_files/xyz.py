@@ -30,9 +30,8 @@ def split_xyz(text: str) -> list[str]:
             raise SettingsError(
                 f"the structure that begins in line {at + 1} is incomplete: expected {head} atoms"
             )
-        while end < len(lines) and lines[end].lstrip().startswith(
-            "VEC"
-        ):  # cell vectors of another XYZ dialect
+        # cell vectors of another XYZ dialect
+        while end < len(lines) and lines[end].lstrip().startswith("VEC"):
             end += 1
         parts.append("".join(lines[at:end]))
         at = end

@@ -13,7 +13,7 @@ from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console
 
 from aims_pax.core import active_learning
-from aims_pax.core.rules import ExploreRules
+from aims_pax.core.rules import ActiveLearningRules
 from aims_pax.core.threshold import Threshold
 from aims_pax.report.live_view import Display, LastCheck
 
@@ -24,7 +24,7 @@ LOG = (
 )
 LOOKS = ((373, 0.094), (708, 0.046), (450, 0.161), (540, 0.103), (741, 0.118), (354, 0.056))
 STATUS = ("running", "running", "waiting", "training", "running", "running")
-RULES = ExploreRules(20, 0.0, 0.1, 2, 1, max_steps=2000, max_train=60, max_labels=100)
+RULES = ActiveLearningRules(20, 0.0, 0.1, 2, 1, max_steps=2000, max_train=60, max_labels=100)
 
 
 def main(file: Path) -> None:

@@ -23,9 +23,9 @@ from tests.projects import command, write_project
 @pytest.fixture
 def working(tmp_path, monkeypatch):
     """A thread that holds the folder and looks as a run does at each MD step; ends when it is stopped."""
-    monkeypatch.setattr("aims_pax.engine.interrupts.LOOK_EVERY", 0.02)
+    monkeypatch.setattr("aims_pax.engine.interrupts.CHECK_EVERY", 0.02)
     lock = Lock(tmp_path / "restart" / "lock")
-    watch = InterruptMonitor(beat=lock.heartbeat, requests=RequestFile(tmp_path / "restart"))
+    watch = InterruptMonitor(heartbeat=lock.heartbeat, requests=RequestFile(tmp_path / "restart"))
     steps, ended, begun = [], [], threading.Event()
 
     def work():
@@ -43,7 +43,7 @@ def working(tmp_path, monkeypatch):
     thread.start()
     begun.wait(10)
     yield tmp_path, steps, ended
-    watch.asked = True
+    watch.stop_requested = True
     thread.join(10)
 
 

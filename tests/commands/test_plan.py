@@ -8,7 +8,7 @@ import pytest
 from aims_pax.commands.plan import _calls, _until_full, plan, play_initial_dataset
 from aims_pax.commands.plan_text import plan_lines
 from aims_pax.core import initial_dataset
-from aims_pax.core.rules import ExploreRules, InitialRules
+from aims_pax.core.rules import ActiveLearningRules, InitialRules
 from aims_pax.core.work import Labelled, RunSampler, Sampled, Trained
 from aims_pax.errors import SettingsError
 from tests.projects import command, write_project
@@ -135,7 +135,7 @@ WINDOWS = {"acquisition": "window", "window": 50, "per_window": 3}
 
 def explore(**changes):
     rules = {"skip_step": 10, "c_x": 0.0, "valid_ratio": 0.1, "epochs_per_worker": 2, "epochs_per_visit": 1}
-    return ExploreRules(**{**rules, **changes})
+    return ActiveLearningRules(**{**rules, **changes})
 
 
 @pytest.mark.parametrize(

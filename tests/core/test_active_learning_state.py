@@ -18,12 +18,12 @@ from aims_pax.core.active_learning_state import (
     with_request,
     without_background,
 )
-from aims_pax.core.rules import ExploreRules
+from aims_pax.core.rules import ActiveLearningRules
 from aims_pax.core.threshold import Threshold
 from aims_pax.core.trajectory import Trajectory
 from aims_pax.core.window import AcquisitionWindow
 
-RULES = ExploreRules(10, 0.0, 0.1, 1, 1)
+RULES = ActiveLearningRules(10, 0.0, 0.1, 1, 1)
 STATE = State(
     trajectories=(Trajectory("a", "waiting", frame="x"), Trajectory("b")),
     thresholds=(("", Threshold()),),

@@ -11,7 +11,7 @@ from aims_pax.core import active_learning
 from aims_pax.core.active_learning import threshold_of
 from aims_pax.core.audits import all_done
 from aims_pax.core.error_calibration import ErrorMap
-from aims_pax.core.rules import ExploreRules
+from aims_pax.core.rules import ActiveLearningRules
 from aims_pax.core.stop_rule import mean_error_curve
 from aims_pax.core.work import (
     AddToDataset,
@@ -29,7 +29,7 @@ from aims_pax.core.work import (
 )
 from aims_pax.record.checkpoint import from_plain, to_plain
 
-BASE = ExploreRules(skip_step=10, c_x=0.2, valid_ratio=0.1, epochs_per_worker=2, epochs_per_visit=2)
+BASE = ActiveLearningRules(skip_step=10, c_x=0.2, valid_ratio=0.1, epochs_per_worker=2, epochs_per_visit=2)
 WINDOW = replace(BASE, acquisition="window", window=60, per_window=3)
 AIMED = {"target_error": 0.15, "audit_share": 0.2, "audit_seed": 3}
 

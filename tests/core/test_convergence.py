@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from aims_pax.core import convergence
-from aims_pax.core.rules import ConvergeRules
+from aims_pax.core.rules import ConvergenceRules
 from aims_pax.core.work import ContinueEarlier, IllegalEvent, KeepBest, RestoreBest, RunTraining, Trained
 from aims_pax.record.checkpoint import from_plain, to_plain
 
@@ -25,45 +25,45 @@ def run(losses, rules):
 
 
 def test_only_an_improvement_larger_than_the_margin_counts():
-    rules = ConvergeRules((0,), patience=3, margin=0.1, max_epochs=100)
+    rules = ConvergenceRules((0,), patience=3, margin=0.1, max_epochs=100)
     _, kept, _ = run([1.0, 0.95, 0.85, 0.80, 0.5], rules)
     assert kept == [1, 3, 5]
 
 
 def test_patience_ends_it_and_the_best_weights_not_the_last_are_restored():
-    rules = ConvergeRules((0,), patience=3, margin=0.0, max_epochs=100)
+    rules = ConvergenceRules((0,), patience=3, margin=0.0, max_epochs=100)
     state, kept, restored = run([1.0, 0.5, 0.9, 0.9, 0.9, 0.1], rules)
     assert (state.members[0].epochs, state.members[0].best_epoch, kept, restored) == (5, 2, [1, 2], 1)
     assert state.stopped
 
 
 def test_it_stops_exactly_at_the_maximum_of_epochs():
-    rules = ConvergeRules((0,), patience=50, margin=0.0, max_epochs=7, epochs_per_visit=3)
+    rules = ConvergenceRules((0,), patience=50, margin=0.0, max_epochs=7, epochs_per_visit=3)
     state, _, _ = run([1 / k for k in range(1, 30)], rules)
     assert state.members[0].epochs == 7
 
 
 def test_more_epochs_go_on_and_more_patience_too_but_nothing_else():
-    rules = ConvergeRules((0,), patience=5, margin=0.0, max_epochs=7)
+    rules = ConvergenceRules((0,), patience=5, margin=0.0, max_epochs=7)
     state, _, _ = run([1 / k for k in range(1, 30)], rules)
     assert state.stopped == "max_convergence_epochs: 7 epochs"
     assert convergence.reopen(state, rules) is state
-    more = ConvergeRules((0,), patience=5, margin=0.0, max_epochs=20)
+    more = ConvergenceRules((0,), patience=5, margin=0.0, max_epochs=20)
     again = convergence.reopen(state, more)
     assert again.stopped is None
     assert convergence.outstanding(again, more) == (RunTraining(7, 1, 0),)
-    patient, _, _ = run([1.0] * 30, ConvergeRules((0,), patience=5, margin=0.0, max_epochs=100))
+    patient, _, _ = run([1.0] * 30, ConvergenceRules((0,), patience=5, margin=0.0, max_epochs=100))
     assert patient.stopped == "converged"
-    assert convergence.reopen(patient, ConvergeRules((0,), 5, 0.0, 200)) is patient
-    assert convergence.reopen(patient, ConvergeRules((0,), 9, 0.0, 200)).stopped is None
+    assert convergence.reopen(patient, ConvergenceRules((0,), 5, 0.0, 200)) is patient
+    assert convergence.reopen(patient, ConvergenceRules((0,), 9, 0.0, 200)).stopped is None
 
 
 def test_a_limit_lowered_below_the_epochs_of_a_member_ends_it_without_taking_any_back():
-    state = convergence.begin(ConvergeRules((0,), patience=50, margin=0.0, max_epochs=100))
+    state = convergence.begin(ConvergenceRules((0,), patience=50, margin=0.0, max_epochs=100))
     state = replace(
         state, members=(replace(state.members[0], epochs=50, best_epoch=50, best=0.1, best_mae=0.1),)
     )
-    less = ConvergeRules((0,), patience=50, margin=0.0, max_epochs=30)
+    less = ConvergenceRules((0,), patience=50, margin=0.0, max_epochs=30)
     (visit,) = convergence.outstanding(state, less)
     assert visit.epochs == 0
     ended, _ = convergence.step(state, Trained(visit, 10, (0.1,), (0.1,)), less)
@@ -72,13 +72,13 @@ def test_a_limit_lowered_below_the_epochs_of_a_member_ends_it_without_taking_any
 
 
 def test_a_loss_that_is_not_finite_is_never_the_best():
-    rules = ConvergeRules((0,), patience=4, margin=0.0, max_epochs=100)
+    rules = ConvergenceRules((0,), patience=4, margin=0.0, max_epochs=100)
     state, kept, _ = run([math.nan, 1.0, math.nan, math.inf, 0.5, 2, 2, 2, 2], rules)
     assert kept == [2, 5]
 
 
 def test_all_chosen_members_converge_each_for_itself():
-    rules = ConvergeRules((1, 3), patience=2, margin=0.0, max_epochs=100)
+    rules = ConvergenceRules((1, 3), patience=2, margin=0.0, max_epochs=100)
     state = convergence.begin(rules)
     assert convergence.outstanding(state, rules) == (RunTraining(0, 1, 1), RunTraining(0, 1, 3))
     while work := convergence.outstanding(state, rules):
@@ -87,7 +87,7 @@ def test_all_chosen_members_converge_each_for_itself():
 
 
 def test_an_event_whose_work_is_not_outstanding_raises():
-    rules = ConvergeRules((0,), patience=2, margin=0.0, max_epochs=10)
+    rules = ConvergenceRules((0,), patience=2, margin=0.0, max_epochs=10)
     with pytest.raises(IllegalEvent):
         convergence.step(convergence.begin(rules), Trained(RunTraining(5, 1, 0), 1, (1.0,), (0.1,)), rules)
 
@@ -105,14 +105,14 @@ def converge(losses, rules, before):
 
 
 def test_a_new_training_that_ends_better_replaces_the_earlier_weights():
-    rules = ConvergeRules((0,), patience=2, margin=0.0, max_epochs=100, training="fresh")
+    rules = ConvergenceRules((0,), patience=2, margin=0.0, max_epochs=100, training="fresh")
     state, seen = converge([5.0, 1.0, 2.0, 2.0], rules, before=1.5)
     assert (state.stopped, state.training) == ("converged", "fresh")
     assert ContinueEarlier not in [kind for _, kind in seen]
 
 
 def test_a_new_training_that_ends_worse_is_followed_once_by_training_from_the_earlier_weights():
-    rules = ConvergeRules((0,), patience=9, margin=0.0, max_epochs=3, training="fresh")
+    rules = ConvergenceRules((0,), patience=9, margin=0.0, max_epochs=3, training="fresh")
     state, seen = converge([5.0, 4.0, 3.0, 1.4, 1.3, 1.2, 0.1], rules, before=1.5)
     assert [epoch for epoch, kind in seen if kind is ContinueEarlier] == [3]
     assert [epoch for epoch, kind in seen if kind is RestoreBest] == [6]
@@ -122,21 +122,21 @@ def test_a_new_training_that_ends_worse_is_followed_once_by_training_from_the_ea
 
 
 def test_a_new_training_that_was_not_possible_is_recorded_as_what_it_was():
-    rules = ConvergeRules((0,), 2, 0.0, 50, training="fresh")
+    rules = ConvergenceRules((0,), 2, 0.0, 50, training="fresh")
     assert (convergence.begin(rules).training, convergence.begin(rules).asked) == ("continued", "fresh")
     assert convergence.begin(rules, {}).training == "fresh"
-    assert convergence.begin(ConvergeRules((0,), 1, 0.0, 1, training="")).training == ""
+    assert convergence.begin(ConvergenceRules((0,), 1, 0.0, 1, training="")).training == ""
 
 
 def test_the_second_training_has_patience_and_epochs_of_its_own_and_is_never_repeated():
-    rules = ConvergeRules((0,), patience=2, margin=0.0, max_epochs=50, training="fresh")
+    rules = ConvergenceRules((0,), patience=2, margin=0.0, max_epochs=50, training="fresh")
     state, seen = converge([5.0, 5.0, 5.0, 4.0, 4.0, 4.0, 4.0], rules, before=1.5)
     assert [epoch for epoch, kind in seen if kind is ContinueEarlier] == [3]
     assert (state.members[0].epochs, state.stopped) == (5, "converged")
 
 
 def test_the_earlier_weights_are_delivered_if_neither_training_improves_on_them():
-    rules = ConvergeRules((0,), patience=2, margin=0.0, max_epochs=50, training="fresh")
+    rules = ConvergenceRules((0,), patience=2, margin=0.0, max_epochs=50, training="fresh")
     state, seen = converge([5.0] * 3 + [4.0] * 9, rules, before=1.5)
     assert [epoch for epoch, kind in seen if kind is KeepBest] == [1]
     (p,) = state.members
@@ -144,14 +144,14 @@ def test_the_earlier_weights_are_delivered_if_neither_training_improves_on_them(
 
 
 def test_a_new_training_without_any_finite_loss_is_followed_by_the_earlier_weights():
-    rules = ConvergeRules((0,), patience=2, margin=0.0, max_epochs=50, training="fresh")
+    rules = ConvergenceRules((0,), patience=2, margin=0.0, max_epochs=50, training="fresh")
     state, seen = converge([math.nan, math.nan, 1.0, 2.0, 2.0], rules, before=1.5)
     assert [epoch for epoch, kind in seen if kind is ContinueEarlier] == [2]
     assert state.members[0].best == 1.0
 
 
 def test_what_ended_before_its_patience_says_that_it_is_not_converged():
-    rules = ConvergeRules((0,), patience=5, margin=0.0, max_epochs=3)
+    rules = ConvergenceRules((0,), patience=5, margin=0.0, max_epochs=3)
     state = convergence.begin(rules)
     for loss in (3.0, 2.0, 2.5):
         (work,) = convergence.outstanding(state, rules)
@@ -169,7 +169,7 @@ def test_a_state_of_an_earlier_version_continues_as_it_began():
 
 def best_epochs(criterion, validations, patience=3):
     """Epochs at which weights were stored, from (loss, force MAE) of each epoch."""
-    rules = ConvergeRules((0,), patience, margin=0.0, max_epochs=100, criterion=criterion)
+    rules = ConvergenceRules((0,), patience, margin=0.0, max_epochs=100, criterion=criterion)
     state, kept = convergence.begin(rules), []
     for loss, mae in validations:
         for work in convergence.outstanding(state, rules):
@@ -194,7 +194,7 @@ def test_without_a_force_error_the_loss_decides():
 
 
 def test_earlier_weights_are_compared_by_the_same_criterion():
-    rules = ConvergeRules((0,), 2, 0.0, 100, training="fresh", criterion="force_mae")
+    rules = ConvergenceRules((0,), 2, 0.0, 100, training="fresh", criterion="force_mae")
     for mae, continued in ((0.1, False), (0.3, True)):
         state = convergence.begin(rules, {0: (1.0, 0.2)})
         for _ in range(3):
@@ -228,7 +228,7 @@ def test_a_lucky_early_epoch_does_not_end_a_training_whose_errors_still_fall():
     ],
 )
 def test_patience_ends_a_training_whose_errors_do_not_fall_towards_the_best(later):
-    rules = ConvergeRules((0,), 50, margin=0.0, max_epochs=1000, criterion="force_mae")
+    rules = ConvergenceRules((0,), 50, margin=0.0, max_epochs=1000, criterion="force_mae")
     state = convergence.begin(rules)
     for mae in [99.4, 57.2, 54.2, *later]:
         for work in convergence.outstanding(state, rules):

@@ -4,13 +4,13 @@ import math
 
 import pytest
 
-from aims_pax.core.rules import ExploreRules, InitialRules
+from aims_pax.core.rules import ActiveLearningRules, InitialRules
 from aims_pax.settings.project import ActiveLearningSettings, InitialDatasetSettings
 
 
 def explore(trajectories=4, seed=1, **changes):
     given = {"desired_acc": 0.05, "num_trajectories": trajectories} | changes
-    return ExploreRules.read(ActiveLearningSettings(**given), trajectories, seed)
+    return ActiveLearningRules.read(ActiveLearningSettings(**given), trajectories, seed)
 
 
 def test_the_accuracy_of_the_initial_dataset_is_scaled():
@@ -59,7 +59,9 @@ def test_each_test_frame_is_due_in_its_own_part_of_the_run_wherever_the_seed_put
 
 def test_test_frames_wait_longer_where_a_trajectory_begins_at_the_geometry():
     settings = ActiveLearningSettings(num_trajectories=2)
-    steps = [ExploreRules.read(settings, 2, 1, 0.5, thermal).equilibration for thermal in (True, False)]
+    steps = [
+        ActiveLearningRules.read(settings, 2, 1, 0.5, thermal).equilibration for thermal in (True, False)
+    ]
     assert steps == [400, 2000]
 
 
@@ -75,4 +77,4 @@ def test_test_frames_wait_longer_where_a_trajectory_begins_at_the_geometry():
 )
 def test_a_window_lasts_half_a_picosecond_and_at_least_ten_looks(keys, timestep, steps):
     settings = ActiveLearningSettings(num_trajectories=2, **keys)
-    assert ExploreRules.read(settings, 2, 1, timestep).window == steps
+    assert ActiveLearningRules.read(settings, 2, 1, timestep).window == steps

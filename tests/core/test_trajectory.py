@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from aims_pax.core.rules import ExploreRules
+from aims_pax.core.rules import ActiveLearningRules
 from aims_pax.core.trajectory import Trajectory
 from aims_pax.core.work import LogMessage, Rewind
 
-RULES = ExploreRules(
+RULES = ActiveLearningRules(
     skip_step=10, c_x=0.0, valid_ratio=0.1, epochs_per_worker=2, epochs_per_visit=1, max_steps=100
 )
 
@@ -63,7 +63,7 @@ def test_too_many_failures_in_a_row_end_it_with_their_number():
 
 
 def test_a_frame_is_a_fair_sample_after_equilibration_since_the_start_and_since_the_last_one():
-    rules = ExploreRules(10, 0.0, 0.1, 1, 1, equilibration=200)
+    rules = ActiveLearningRules(10, 0.0, 0.1, 1, 1, equilibration=200)
     there = Trajectory("a", started=50)
     assert [there.equilibrated(step, rules) for step in (240, 250)] == [False, True]
     after = replace(there, last_test_step=260)

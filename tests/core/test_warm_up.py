@@ -6,11 +6,11 @@ from dataclasses import replace
 import pytest
 
 from aims_pax.core import active_learning
-from aims_pax.core.rules import ExploreRules
+from aims_pax.core.rules import ActiveLearningRules
 from aims_pax.core.warm_up import PATIENCE, WarmUp
 from aims_pax.core.work import RunMD, RunTraining, Trained
 
-RULES = ExploreRules(10, 0.0, 0.1, 1, 5, warm_up_epochs=60)
+RULES = ActiveLearningRules(10, 0.0, 0.1, 1, 5, warm_up_epochs=60)
 
 
 def begun(n_train=20, rules=RULES):

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from aims_pax.core import active_learning
-from aims_pax.core.rules import ExploreRules
+from aims_pax.core.rules import ActiveLearningRules
 from aims_pax.core.window import SMALL_SET, AcquisitionWindow, UncertainFrame
 from aims_pax.core.work import (
     AddToDataset,
@@ -25,7 +25,7 @@ from aims_pax.core.work import (
 )
 from aims_pax.record.checkpoint import from_plain, to_plain
 
-RULES = ExploreRules(
+RULES = ActiveLearningRules(
     skip_step=10, c_x=0.0, valid_ratio=0.1, epochs_per_worker=2, epochs_per_visit=2,
     acquisition="window", window=30, per_window=2,
 )  # fmt: skip

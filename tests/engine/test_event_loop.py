@@ -1,4 +1,4 @@
-"""The shell with a world of numbers: nothing torch, everything that can be interrupted."""
+"""The event loop in an environment of numbers: nothing torch, everything that can be interrupted."""
 
 import random
 import signal
@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from aims_pax.core import active_learning, convergence
-from aims_pax.core.rules import ConvergeRules, ExploreRules
+from aims_pax.core.rules import ActiveLearningRules, ConvergenceRules
 from aims_pax.core.work import AddToDataset, Advanced, Rewind, RunMD, RunTraining, Trained
 from aims_pax.engine.event_loop import EventLoop
 from aims_pax.engine.interrupts import InterruptMonitor, RunInterrupted
@@ -18,7 +18,7 @@ from aims_pax.record.checkpoint import from_plain, to_plain
 from aims_pax.wire_names import name_in_files
 from tests.sweeps import thinned
 
-RULES = ExploreRules(
+RULES = ActiveLearningRules(
     skip_step=10, c_x=0.0, valid_ratio=0.1, epochs_per_worker=2, epochs_per_visit=1, max_steps=400
 )
 
@@ -154,8 +154,8 @@ def begin(n=4):
 
 
 def drive(world, state=None, watch=None, rules=RULES):
-    shell = EventLoop(active_learning, state or begin(), rules, world, Paper(), watch or InterruptMonitor())
-    return shell.run(), shell
+    loop = EventLoop(active_learning, state or begin(), rules, world, Paper(), watch or InterruptMonitor())
+    return loop.run(), loop
 
 
 def test_a_stage_runs_to_its_end_and_every_frame_it_asked_for_is_labelled_once():
@@ -277,7 +277,7 @@ def test_training_that_fails_beside_ends_the_run_with_its_reason_and_keeps_the_s
 
 
 def test_a_visit_that_fails_beside_one_that_was_taken_in_leaves_no_half_snapshot():
-    rules = ConvergeRules((0, 1), patience=3, margin=0.0, max_epochs=5)
+    rules = ConvergenceRules((0, 1), patience=3, margin=0.0, max_epochs=5)
 
     class Two(Numbers):
         def begin_training(self, work):
@@ -365,19 +365,19 @@ def test_labels_not_yet_paid_for_are_given_up_when_the_stage_stops():
     with ThreadPoolExecutor(1) as pool:
         world = Numbers(9, pool)
         world.capacity = 1
-        state, shell = drive(world, active_learning.begin(("a",) * 30, rules, 10, {"a": 5}), rules=rules)
-    kinds = [kind for kind, _ in shell.journal.lines]
+        state, loop = drive(world, active_learning.begin(("a",) * 30, rules, 10, {"a": 5}), rules=rules)
+    kinds = [kind for kind, _ in loop.journal.lines]
     assert "LabelDropped" in kinds
     assert set(world.added) == set(world.computed)
     assert active_learning.outstanding(state, rules) == ()
 
 
 def test_the_time_is_accounted_for():
-    _, shell = drive(Numbers(10))
-    kind, shares = shell.journal.lines[-1]
+    _, loop = drive(Numbers(10))
+    kind, shares = loop.journal.lines[-1]
     assert kind == "time"
     assert {"moving", "training", "saving", "other"} <= set(shares)
-    assert shell.journal.lines[0][0] == "going", "from here on it is this stage that takes the time"
+    assert loop.journal.lines[0][0] == "going", "from here on it is this stage that takes the time"
 
 
 def test_a_pause_is_told_apart_from_work(monkeypatch, caplog):
@@ -397,10 +397,10 @@ def test_a_pause_is_told_apart_from_work(monkeypatch, caplog):
 
     world.turn = resting
     with caplog.at_level("INFO", "aims_pax"):
-        _, shell = drive(world, watch=watch)
-    kinds = dict(shell.journal.lines)
+        _, loop = drive(world, watch=watch)
+    kinds = dict(loop.journal.lines)
     assert kinds["paused"] == {"began": 100.0, "ended": 110.0}
-    assert [k for k, _ in shell.journal.lines].count("paused") == 1
+    assert [k for k, _ in loop.journal.lines].count("paused") == 1
     assert sum(kinds["time"].values()) == pytest.approx(len(world.turns))
     assert "of work · dynamics" in caplog.text
     assert "also paused for 10 s" in caplog.text

@@ -108,7 +108,7 @@ def test_stop_with_cancel_says_so(quick):
 
 def test_whoever_looks_gives_a_sign_of_life():
     beats = []
-    InterruptMonitor(beat=lambda: beats.append(1)).stop()
+    InterruptMonitor(heartbeat=lambda: beats.append(1)).stop()
     assert beats == [1]
 
 
@@ -130,14 +130,14 @@ class Left:
 
 @pytest.fixture
 def quick(monkeypatch):
-    monkeypatch.setattr("aims_pax.engine.interrupts.LOOK_EVERY", 0.01)
+    monkeypatch.setattr("aims_pax.engine.interrupts.CHECK_EVERY", 0.01)
 
 
 @pytest.mark.parametrize("look", ["stop", "raise_if_stopped"])
 def test_whoever_looks_waits_while_the_run_is_paused_and_keeps_the_lock_alive(quick, look):
     beats = []
     left = Left("pause", "pause", None, "pause", "resume", None)
-    watch, told = InterruptMonitor(beat=lambda: beats.append(1), requests=left), []
+    watch, told = InterruptMonitor(heartbeat=lambda: beats.append(1), requests=left), []
     watch.on_pause = told.append
     assert not getattr(watch, look)()
     assert left.said == ["paused", "running"]
@@ -158,7 +158,7 @@ def test_a_wish_to_stop_is_a_clean_end_with_the_users_exit_code(quick):
 def test_a_pause_ends_in_a_stop_by_wish_by_signal_or_at_the_walltime(quick):
     watch = InterruptMonitor(requests=Left("pause", "pause", "stop", None))
     assert watch.stop()
-    assert watch.asked
+    assert watch.stop_requested
     watch = InterruptMonitor(requests=Left("pause"))
     watch.signal = signal.SIGTERM
     with pytest.raises(RunInterrupted, match="SIGTERM"):

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from aims_pax.core import active_learning
-from aims_pax.core.rules import ExploreRules
+from aims_pax.core.rules import ActiveLearningRules
 from aims_pax.errors import RestartError
 from aims_pax.record.checkpoint import Checkpoint, exists, from_plain
 
-RULES = ExploreRules(10, 0.0, 0.1, 2, 1)
+RULES = ActiveLearningRules(10, 0.0, 0.1, 2, 1)
 STATE = active_learning.begin(("a", "b"), RULES, 7, {"a": 1})
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from aims_pax.core import active_learning, convergence, initial_dataset
-from aims_pax.core.rules import ConvergeRules
+from aims_pax.core.rules import ConvergenceRules
 from aims_pax.engine.stage_environment import group_arrays
 from aims_pax.frames import Frame
 from aims_pax.md.state import MDState
@@ -37,7 +37,7 @@ def test_every_stage_s_state_still_loads(stage, kind):
     assert isinstance(state, kind)
     assert "names" in weights
     if kind is convergence.State:
-        assert convergence.outstanding(state, ConvergeRules((0,), 5, 0.0, 100)) == ()
+        assert convergence.outstanding(state, ConvergenceRules((0,), 5, 0.0, 100)) == ()
 
 
 def test_trajectories_and_frames_under_way_still_load():

@@ -10,11 +10,11 @@ from rich.console import Console
 
 from aims_pax.core import active_learning, convergence
 from aims_pax.core.error_calibration import ErrorCalibration, ErrorMap
-from aims_pax.core.rules import ConvergeRules, ExploreRules
+from aims_pax.core.rules import ActiveLearningRules, ConvergenceRules
 from aims_pax.core.threshold import Threshold
 from aims_pax.report.live_view import LIMITS, Display, LastCheck, StageClock, bar
 
-RULES = ExploreRules(20, 0.0, 0.1, 2, 1, max_steps=10_000_000, max_train=1000, max_labels=500)
+RULES = ActiveLearningRules(20, 0.0, 0.1, 2, 1, max_steps=10_000_000, max_train=1000, max_labels=500)
 LABELLER = SimpleNamespace(calls=SimpleNamespace(begun=14, finished=9, failed={"NotConverged": 2}))
 
 
@@ -84,7 +84,7 @@ def test_it_fits_a_terminal_with_many_trajectories_and_long_names(height):
 
 @pytest.mark.parametrize("name", ["converge", "converge-initial", "train-given"])
 def test_convergence_under_any_of_its_names(name):
-    rules = ConvergeRules((1,), 10, 0.0, 500)
+    rules = ConvergenceRules((1,), 10, 0.0, 500)
     assert "convergence · member 1 · epoch 0 of 500" in drawn(name, convergence.begin(rules), rules)
 
 

@@ -12,7 +12,7 @@ from tests.report.folders import advanced
 def history(*entries):
     parser = JournalParser(RunHistory())
     parser.read_lines([json.dumps(e) for e in entries])
-    return parser.story
+    return parser.history
 
 
 def test_each_trajectory_has_its_own_checks_in_their_order():

@@ -10,7 +10,6 @@ from ase.calculators.emt import EMT
 from aims_pax.errors import Unsupported
 from aims_pax.frames import Frame
 from aims_pax.labelling.references.ase_calculator import CalculatorReference
-from aims_pax.potential import calculator_factory
 from aims_pax.settings.calculator_conventions import (
     INFO,
     INITIAL_CHARGES,
@@ -26,6 +25,7 @@ from aims_pax.settings.calculator_conventions import (
     without_key,
     written_charge_and_spin,
 )
+from aims_pax.user_code import calculator_factory
 
 WATER = Frame([8, 1, 1], [[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]])
 

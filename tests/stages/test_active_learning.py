@@ -6,7 +6,7 @@ import numpy as np
 from ase.build import molecule
 
 from aims_pax.core import active_learning as stage
-from aims_pax.core.rules import BELIEVED, ExploreRules
+from aims_pax.core.rules import BELIEVED, ActiveLearningRules
 from aims_pax.core.work import RunTraining, Trained
 from aims_pax.dataset import Dataset
 from aims_pax.frames import Frame, Label, LabelledFrame
@@ -20,7 +20,7 @@ from aims_pax.stages.active_learning import (
 )
 from aims_pax.systems import System
 
-RULES = ExploreRules(
+RULES = ActiveLearningRules(
     skip_step=5, c_x=0, valid_ratio=0.1, epochs_per_worker=1, epochs_per_visit=1, desired_acc=0.02
 )
 

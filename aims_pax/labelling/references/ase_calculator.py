@@ -35,7 +35,7 @@ from aims_pax.errors import (
     Unsupported,
 )
 from aims_pax.frames import Frame, Label
-from aims_pax.potential import calculate, load_factory, made_by, parts_of
+from aims_pax.potential import calculate, parts_of
 from aims_pax.settings.calculator_conventions import (
     ON_ATOMS,
     Conventions,
@@ -50,6 +50,7 @@ from aims_pax.settings.calculator_conventions import (
 )
 from aims_pax.settings.content_hashes import contents
 from aims_pax.settings.control_in import MOVES_ATOMS
+from aims_pax.user_code import load_factory, made_by
 
 if TYPE_CHECKING:
     from ase.calculators.calculator import Calculator

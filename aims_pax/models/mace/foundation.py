@@ -19,7 +19,6 @@ from aims_pax.models.mace.head_selection import chosen_head
 from aims_pax.models.mace.inference import Committee
 from aims_pax.models.mace.mace_import import MaceModel, foundation_models, quiet
 from aims_pax.models.mace.native import Backend
-from aims_pax.potential import load_factory
 from aims_pax.settings.callables import (
     CHARGED,
     CHARGED_MODELS,
@@ -27,6 +26,7 @@ from aims_pax.settings.callables import (
     ORGANIC_MODELS,
     PUBLISHED_MODELS,
 )
+from aims_pax.user_code import load_factory
 
 if TYPE_CHECKING:
     from aims_pax.settings.foundation import FoundationSettings

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from ase.data import chemical_symbols
@@ -16,9 +17,33 @@ from aims_pax.report.figures.style import COLOURS, GRID, MUTED, Panel, drawing, 
 from aims_pax.report.run_record import RunRecord
 
 POINTS = 1500
+Predictions = Mapping[str, NDArray[Any]]  # of F frames with A atoms together, see `report.predictions`
 
-# (name, colour, true values, predicted values, split of each value)
-Cloud = tuple[str, str, NDArray[Any], NDArray[Any], NDArray[Any]]
+
+class Cloud(NamedTuple):
+    """The values (V,) of one system or element that no member was trained on, and the set of each (V,)."""
+
+    name: str
+    colour: str
+    true: NDArray[Any]
+    predicted: NDArray[Any]
+    split: NDArray[Any]
+
+
+class Quantity(NamedTuple):
+    """What is compared. scale: from eV and Å to the unit of the axes. trained_*: (V,) of training frames, in grey.
+
+    about: what the axes are relative to.
+    """
+
+    name: str
+    title: str
+    unit: str
+    scale: float
+    clouds: list[Cloud]
+    trained_true: NDArray[Any]
+    trained_predicted: NDArray[Any]
+    about: str = ""
 
 
 def parity_figure(run: RunRecord, png: bool = False) -> list[Panel]:
@@ -26,107 +51,118 @@ def parity_figure(run: RunRecord, png: bool = False) -> list[Panel]:
     p = run.predictions
     if not p:
         return []
-    atoms_of = np.repeat(np.arange(len(p["n_atoms"])), p["n_atoms"])
     trained = p["split"] == "train"
     if trained.all():
         trained = np.zeros_like(trained)
-    systems = sorted(set(p["system"].tolist()))
-    elements = np.unique(p["numbers"])
-    energy, true_energy = (p[k] / p["n_atoms"] for k in ("energy", "true_energy"))
-    centre = {s: true_energy[p["system"] == s].mean() for s in systems}
+    quantities = [_energy(p, trained), _forces(p, trained)]
+    if run.setting("GENERAL.compute_stress") == "True":  # otherwise stress was not trained on
+        quantities.append(_stress(p, trained))
+    return [replace(_parity(q, png), below=_histogram(q, png)) for q in quantities if q.clouds]
+
+
+def _energy(p: Predictions, trained: NDArray[np.bool_]) -> Quantity:
+    """Energies per atom, without the mean of each system: its scatter would be invisible."""
+    predicted, true = (p[k] / p["n_atoms"] for k in ("energy", "true_energy"))
+    centre = {s: true[p["system"] == s].mean() for s in np.unique(p["system"]).tolist()}
     offset = np.array([centre[s] for s in p["system"]])
-    force_trained = trained[atoms_of]
-    learnt = run.setting("GENERAL.compute_stress") == "True"  # otherwise stress was not trained on
-    stressed = (
-        learnt & np.isfinite(p["stress"]).all(axis=(1, 2)) & np.isfinite(p["true_stress"]).all(axis=(1, 2))
+    true, predicted = true - offset, predicted - offset
+    clouds = _by_system(p, true, predicted, ~trained)
+    return Quantity(
+        "energy", "Energy", "meV/atom", 1000.0, clouds, true[trained], predicted[trained], " − mean"
     )
 
-    def of_systems(true: NDArray[Any], said: NDArray[Any], keep: NDArray[np.bool_]) -> list[Cloud]:
-        chosen = [(s, keep & (p["system"] == s) & ~trained) for s in systems]
-        return [
-            (
-                s,
-                COLOURS[k % 6],
-                true[m].ravel(),
-                said[m].ravel(),
-                np.repeat(p["split"][m], true[m].size // m.sum()),
-            )
-            for k, (s, m) in enumerate(chosen)
-            if m.any()
-        ]
 
-    everyone = np.ones(len(trained), bool)
-    force_clouds = [
-        (
-            chemical_symbols[z],
-            COLOURS[k % 6],
-            *(p[n][(p["numbers"] == z) & ~force_trained].ravel() for n in ("true_forces", "forces")),
-            np.repeat(p["split"][atoms_of][(p["numbers"] == z) & ~force_trained], 3),
+def _forces(p: Predictions, trained: NDArray[np.bool_]) -> Quantity:
+    """Components of the forces, by element."""
+    frame_of = np.repeat(np.arange(len(p["n_atoms"])), p["n_atoms"])  # (A,) of each atom
+    true, predicted, split = p["true_forces"], p["forces"], p["split"][frame_of]
+    grey = trained[frame_of]
+    clouds = [
+        Cloud(
+            chemical_symbols[z], COLOURS[k % 6], true[m].ravel(), predicted[m].ravel(), np.repeat(split[m], 3)
         )
-        for k, z in enumerate(elements)
-        if ((p["numbers"] == z) & ~force_trained).any()
+        for k, z in enumerate(np.unique(p["numbers"]))
+        if (m := (p["numbers"] == z) & ~grey).any()
     ]
-    quantities = [
-        ("energy", "Energy", "meV/atom", 1000.0, of_systems(true_energy - offset, energy - offset, everyone),
-         (true_energy - offset)[trained], (energy - offset)[trained], " − mean"),
-        ("forces", "Force components", "eV/Å", 1.0, force_clouds,
-         p["true_forces"][force_trained].ravel(), p["forces"][force_trained].ravel(), ""),
-        ("stress", "Stress components", "meV/Å³", 1000.0, of_systems(p["true_stress"], p["stress"], stressed),
-         p["true_stress"][trained & stressed].ravel(), p["stress"][trained & stressed].ravel(), ""),
-    ]  # fmt: skip
-    quantities = [q for q in quantities if q[4]]
+    return Quantity(
+        "forces", "Force components", "eV/Å", 1.0, clouds, true[grey].ravel(), predicted[grey].ravel()
+    )
+
+
+def _stress(p: Predictions, trained: NDArray[np.bool_]) -> Quantity:
+    """Components of the stress of frames that have one, by system."""
+    true, predicted = p["true_stress"], p["stress"]
+    known = np.isfinite(predicted).all(axis=(1, 2)) & np.isfinite(true).all(axis=(1, 2))
+    grey = trained & known
+    clouds = _by_system(p, true, predicted, known & ~trained)
+    return Quantity(
+        "stress", "Stress components", "meV/Å³", 1000.0, clouds, true[grey].ravel(), predicted[grey].ravel()
+    )
+
+
+def _by_system(
+    p: Predictions, true: NDArray[Any], predicted: NDArray[Any], frames: NDArray[np.bool_]
+) -> list[Cloud]:
+    """A cloud for each system. true, predicted: (F, …). frames: (F,) which of them to show."""
+    width = math.prod(true.shape[1:])  # values of a frame
     return [
-        replace(_parity(*q, png), below=_histogram(name, title, unit, scale, clouds, png))
-        for q, (name, title, unit, scale, clouds, *_) in zip(quantities, quantities, strict=True)
+        Cloud(s, COLOURS[k % 6], true[m].ravel(), predicted[m].ravel(), np.repeat(p["split"][m], width))
+        for k, s in enumerate(sorted(set(p["system"].tolist())))
+        if (m := frames & (p["system"] == s)).any()
     ]
 
 
-def _parity(name: str, title: str, unit: str, scale: float, clouds: Sequence[Cloud], true: NDArray[Any],
-            said: NDArray[Any], about: str, png: bool) -> Panel:  # fmt: skip
+def _parity(q: Quantity, png: bool) -> Panel:
     with drawing(3.1) as (figure, axes):
-        k = thinned(len(true), POINTS)
-        axes.plot(scale * true[k], scale * said[k], "o", color=MUTED, ms=2, alpha=0.22, mec="none")
-        for _, colour, x, y, _ in clouds:
-            k = _far_and_even(x, y, POINTS // len(clouds))
-            axes.plot(scale * x[k], scale * y[k], "o", color=colour, ms=2.8, alpha=0.6, mec="none")
-        values = scale * np.concatenate([v for _, _, x, y, _ in clouds for v in (x, y)] + [true, said])
+        k = thinned(len(q.trained_true), POINTS)
+        x, y = q.scale * q.trained_true[k], q.scale * q.trained_predicted[k]
+        axes.plot(x, y, "o", color=MUTED, ms=2, alpha=0.22, mec="none")
+        for c in q.clouds:
+            k = _far_and_even(c.true, c.predicted, POINTS // len(q.clouds))
+            x, y = q.scale * c.true[k], q.scale * c.predicted[k]
+            axes.plot(x, y, "o", color=c.colour, ms=2.8, alpha=0.6, mec="none")
+        shown = [v for c in q.clouds for v in (c.true, c.predicted)]
+        values = q.scale * np.concatenate([*shown, q.trained_true, q.trained_predicted])
         low, high = float(values.min()), float(values.max())
         pad = 0.04 * (high - low) or 1.0
         axes.plot([low - pad, high + pad], [low - pad, high + pad], color=GRID, lw=1, zorder=0)
         axes.set(xlim=(low - pad, high + pad), ylim=(low - pad, high + pad))
-        axes.set(xlabel=f"reference{about} ({unit})", ylabel=f"model{about} ({unit})")
+        axes.set(xlabel=f"reference{q.about} ({q.unit})", ylabel=f"model{q.about} ({q.unit})")
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.yaxis.set_major_locator(MaxNLocator(5))
-        legend = [(c, n) for n, c, *_ in clouds][:6] + ([(MUTED, "training")] if len(true) else [])
+        legend = [(c.colour, c.name) for c in q.clouds][:6]
+        legend += [(MUTED, "training")] if len(q.trained_true) else []
         table = {
-            "group": [n for n, _, x, *_ in clouds for _ in x],
-            "split": np.concatenate([split for *_, split in clouds]),
-            f"reference_{unit}": scale * np.concatenate([x for _, _, x, _, _ in clouds]),
-            f"model_{unit}": scale * np.concatenate([y for _, _, _, y, _ in clouds]),
+            "group": [c.name for c in q.clouds for _ in c.true],
+            "split": np.concatenate([c.split for c in q.clouds]),
+            f"reference_{q.unit}": q.scale * np.concatenate([c.true for c in q.clouds]),
+            f"model_{q.unit}": q.scale * np.concatenate([c.predicted for c in q.clouds]),
         }
-        return panel(figure, f"parity_{name}", title, legend, table=table, png=png)
+        return panel(figure, f"parity_{q.name}", q.title, legend, table=table, png=png)
 
 
-def _histogram(name: str, title: str, unit: str, scale: float, clouds: Sequence[Cloud], png: bool) -> Panel:
-    unit, scale = ("meV/Å", 1000.0) if name == "forces" else (unit, scale)
-    errors = [(n, c, scale * (y - x)) for n, c, x, y, _ in clouds]
-    splits = np.concatenate([split for *_, split in clouds])
-    everything = np.concatenate([e for _, _, e in errors])
+def _histogram(q: Quantity, png: bool) -> Panel:
+    unit, scale = ("meV/Å", 1000.0) if q.name == "forces" else (q.unit, q.scale)
+    errors = [scale * (c.predicted - c.true) for c in q.clouds]
+    splits = np.concatenate([c.split for c in q.clouds])
+    everything = np.concatenate(errors)
     reach = float(np.quantile(np.abs(everything), 0.99)) or 1.0
     bins = np.linspace(-reach, reach, int(np.clip(2 * len(everything) ** 0.5, 11, 45)) | 1)
+    several = len(errors) > 1
     with drawing(1.75) as (figure, axes):
-        for _, colour, e in errors:
-            axes.hist(np.clip(e, -reach, reach), bins.tolist(), histtype="step" if len(errors) > 1 else "stepfilled",
-                      color=colour, lw=1.3, alpha=1.0 if len(errors) > 1 else 0.75)  # fmt: skip
+        for c, e in zip(q.clouds, errors, strict=True):
+            axes.hist(np.clip(e, -reach, reach), bins.tolist(), histtype="step" if several else "stepfilled",
+                      color=c.colour, lw=1.3, alpha=1.0 if several else 0.75)  # fmt: skip
         axes.set(xlabel=f"error, model − reference ({unit})", ylabel="count", xlim=(-reach, reach))
         axes.yaxis.set_major_locator(MaxNLocator(3, integer=True))
         note = " ".join(
             _sizes(everything[splits == s], NAMES.get(s, s), unit)
             for s in sorted(set(splits.tolist()), key=lambda s: s not in UNSEEN)
         )
-        legend = [(c, n) for n, c, _ in errors][:6] if len(errors) > 1 else []
-        table = {"group": [n for n, _, e in errors for _ in e], "split": splits, f"error_{unit}": everything}
-        return panel(figure, f"errors_{name}", f"{title}: errors", legend, note, table, png)
+        legend = [(c.colour, c.name) for c in q.clouds][:6] if several else []
+        group = [c.name for c in q.clouds for _ in c.true]
+        table = {"group": group, "split": splits, f"error_{unit}": everything}
+        return panel(figure, f"errors_{q.name}", f"{q.title}: errors", legend, note, table, png)
 
 
 def _sizes(errors: NDArray[Any], split: str, unit: str) -> str:
