@@ -3,7 +3,7 @@
     python benchmarks/label_cost.py
 
 The cost is everything that follows from an answer of the reference: the dataset grows, the members train their
-visit on it, the weights go into MD, a snapshot is written. It is taken from the stage's own world on a real
+visit on it, the weights go into MD, a snapshot is written. It is taken from the stage's own environment on a real
 folder, for both `replay_strategy`s, in interleaved repetitions; the reference and the MD are not in it.
 """
 
@@ -34,7 +34,7 @@ from aims_pax.dataset import write_extxyz
 from aims_pax.engine.candidates import Candidate
 from aims_pax.frames import Frame, Label, LabelledFrame
 from aims_pax.settings import read_settings
-from aims_pax.stages.active_learning import ExploreWorld
+from aims_pax.stages.active_learning import ActiveLearningEnvironment
 from aims_pax.stages.given_sets import begin_from_data
 from aims_pax.systems import deal
 
@@ -84,33 +84,33 @@ def main() -> None:
     options = parser.parse_args()
     cells = [(s, n) for s in options.strategies for n in options.frames]
     with tempfile.TemporaryDirectory() as root:
-        worlds = {}
+        environments = {}
         for strategy, n in cells:
             folder = folder_with(n, strategy, Path(root))
             opened = _opened(read_settings(folder, "aimsPAX.yaml", "mace.yaml"), Console(quiet=True))
             run = opened.__enter__()
             begin_from_data(run)
             dealt = deal(run.systems, 4)
-            world = ExploreWorld(run, dealt)
-            world.rules = ActiveLearningRules.read(run.settings.active_learning, 4, 1)
-            state = stage.begin(tuple(s.name for s in dealt), world.rules, n, {"geometry": 10})
-            worlds[strategy, n] = opened, world, state
+            environment = ActiveLearningEnvironment(run, dealt)
+            environment.rules = ActiveLearningRules.read(run.settings.active_learning, 4, 1)
+            state = stage.begin(tuple(s.name for s in dealt), environment.rules, n, {"geometry": 10})
+            environments[strategy, n] = opened, environment, state
         rng, seconds = np.random.default_rng(2), {cell: [] for cell in cells}
         for repetition in range(-1, options.repetitions):  # the first builds graphs and statistics
             for cell in cells:
                 if cell[0] == "full_dataset" and cell[1] > 1000 and repetition > 0:
                     continue  # minutes each; two are enough
-                _, world, state = worlds[cell]
+                _, environment, state = environments[cell]
                 new = labelled(rng, repetition)
                 began = time.perf_counter()
-                world.add_candidate(Candidate(new.frame, new.origin, label=new.label))
-                world.apply(AddToDataset(new.id, "train"))
-                world.train(RunTraining(repetition + 1, 1), lambda: False)
-                world.run.ensemble.potential()
-                world.commit(state)
+                environment.add_candidate(Candidate(new.frame, new.origin, label=new.label))
+                environment.apply(AddToDataset(new.id, "train"))
+                environment.train(RunTraining(repetition + 1, 1), lambda: False)
+                environment.run.ensemble.potential()
+                environment.commit(state)
                 if repetition >= 0:
                     seconds[cell].append(time.perf_counter() - began)
-        for opened, _, _ in worlds.values():
+        for opened, _, _ in environments.values():
             opened.__exit__(None, None, None)
     print(f"{'frames':>8} " + " ".join(f"{s:>16}" for s in options.strategies) + "   seconds a label, median")
     for n in options.frames:

@@ -44,13 +44,13 @@ def run_atomic_energies(
         raise SettingsError(f"{target}: cannot be written there; give a file in an existing folder")
     if target.exists() and not target.read_bytes().lstrip().startswith(HEAD.encode()):
         raise SettingsError(f"{target} exists and was not written by this command; give another file with -o")
-    with open_reference(settings, console, "atomic_energies.log") as desk:
-        energies = energies_of(desk, numbers)
+    with open_reference(settings, console, "atomic_energies.log") as context:
+        energies = energies_of(context, numbers)
         by_symbol = {ELEMENTS[z - 1]: e for z, e in energies.items()}
-        method = desk.labeller.method_of(atom=True)
+        method = context.labeller.method_of(atom=True)
         head = f"{HEAD} in eV, reference method {method}; to use this file, write in mace.yaml:\n"
         head += f"# ARCHITECTURE: {{atomic_energies: {target}}}\n"
-        desk.folder.write_text(target, head + as_yaml(by_symbol))
+        context.folder.write_text(target, head + as_yaml(by_symbol))
         log.info("done: %s; for mace.yaml:", target)
     console.print(
         as_yaml({"ARCHITECTURE": {"atomic_energies": by_symbol}}), end="", markup=False, highlight=False,
@@ -58,7 +58,7 @@ def run_atomic_energies(
     )  # fmt: skip
 
 
-def with_atomic_energies(settings: Settings, desk: LabellingContext, numbers: Sequence[int]) -> Settings:
+def with_atomic_energies(settings: Settings, context: LabellingContext, numbers: Sequence[int]) -> Settings:
     """The settings, with `atomic_energies: reference` replaced by the computed energies of these elements."""
     if settings.model.atomic_energies != FROM_REFERENCE:
         return settings
@@ -67,21 +67,21 @@ def with_atomic_energies(settings: Settings, desk: LabellingContext, numbers: Se
         active is not None and active.initial_models
     ):  # they contain their own, as a warning of the settings says
         return settings
-    energies = energies_of(desk, numbers)
+    energies = energies_of(context, numbers)
     text = ", ".join(f"{ELEMENTS[z - 1]} {e:.3f} eV" for z, e in energies.items())
     log.info("atomic energies: isolated atoms with the settings of the reference: %s", text)
     return settings.with_atomic_energies({ELEMENTS[z - 1]: e for z, e in energies.items()})
 
 
-def energies_of(desk: LabellingContext, numbers: Iterable[int]) -> dict[int, float]:
+def energies_of(context: LabellingContext, numbers: Iterable[int]) -> dict[int, float]:
     """{Z: eV} of isolated atoms, ascending.
 
     Raises SetupError when a calculation has failed, SettingsError when a ground state is not known.
     """
     atoms = {z: LabelRequest(isolated(z), f"atom {ELEMENTS[z - 1]}", atom=True) for z in sorted(set(numbers))}
-    desk.labeller.check_elements(atoms)
-    _warn_of_spin(desk.labeller.reference, [w.frame for w in atoms.values()])
-    failed = {f.frame: f for f in label_all(desk, list(atoms.values()))}
+    context.labeller.check_elements(atoms)
+    _warn_of_spin(context.labeller.reference, [w.frame for w in atoms.values()])
+    failed = {f.frame: f for f in label_all(context, list(atoms.values()))}
     said = [
         f"{ELEMENTS[z - 1]}: {failed[w.frame.id].kind}: {failed[w.frame.id].reason}"
         for z, w in atoms.items()
@@ -95,10 +95,10 @@ def energies_of(desk: LabellingContext, numbers: Iterable[int]) -> dict[int, flo
         )
     energies = {}
     for z, wanted in atoms.items():
-        label = desk.labeller.known(wanted.frame, atom=True)
+        label = context.labeller.known(wanted.frame, atom=True)
         if label is None:
             raise SetupError(
-                f"the label of {wanted.name} was removed from {desk.folder.data / 'labels'}; run again"
+                f"the label of {wanted.name} was removed from {context.folder.data / 'labels'}; run again"
             )
         energies[z] = label.energy
     return energies

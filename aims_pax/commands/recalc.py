@@ -104,29 +104,29 @@ def run_recalculate(
     structures = [_as_requested(s, settings, electrons, source) for s in listed]
     sound = [s for s in structures if s.sound]
     others = [s.frame for s in sound if not s.atom]
-    with open_reference(settings, console, "recalculate.log", others) as desk:
+    with open_reference(settings, console, "recalculate.log", others) as context:
         log.info("recalculation: %d structures of %s", len(structures), source)
         _tell_atoms(structures)
         _tell_left_out(structures, source)
         wanted = [LabelRequest(s.frame, s.name, s.system, s.atom) for s in sound]
-        name = _identity(desk, wanted, source)
-        _check_existing(desk, target, wanted)
-        desk.labeller.check_elements(elements(s.frame for s in sound))
-        by_frame = {f.frame: f for f in label_all(desk, wanted, name)}
+        name = _identity(context, wanted, source)
+        _check_existing(context, target, wanted)
+        context.labeller.check_elements(elements(s.frame for s in sound))
+        by_frame = {f.frame: f for f in label_all(context, wanted, name)}
         failed = {s.index: by_frame[s.frame.id] for s in sound if s.frame.id in by_frame}
         failed |= {s.index: _unsound(s) for s in structures if not s.sound}
         if len(failed) == len(structures):
-            forget_list(desk, name)
+            forget_list(context, name)
             raise SetupError(
                 f"none of the {len(structures)} structures could be labelled; the reasons are above and in "
-                f"{desk.labeller.quarantine.lines}"
+                f"{context.labeller.quarantine.lines}"
             )
-        labels = {s.index: _label(desk, s) for s in structures if s.index not in failed}
-        made_under = remember_settings(desk.folder, effective(settings))
-        origins = {s.index: _origin(desk, s, source, made_under) for s in structures if s.index in labels}
-        desk.folder.write_text(target, "".join(_texts(structures, labels, origins, failed, keep_failed)))
-        forget_list(desk, name)
-        _tell(desk, structures, labels, failed)
+        labels = {s.index: _label(context, s) for s in structures if s.index not in failed}
+        made_under = remember_settings(context.folder, effective(settings))
+        origins = {s.index: _origin(context, s, source, made_under) for s in structures if s.index in labels}
+        context.folder.write_text(target, "".join(_texts(structures, labels, origins, failed, keep_failed)))
+        forget_list(context, name)
+        _tell(context, structures, labels, failed)
         log.info("done: %d structures in %s", len(structures if keep_failed else labels), target)
 
 
@@ -224,11 +224,11 @@ def _check_target(source: Path, target: Path) -> None:
         )
 
 
-def _check_existing(desk: LabellingContext, target: Path, wanted: Sequence[LabelRequest]) -> None:
+def _check_existing(context: LabellingContext, target: Path, wanted: Sequence[LabelRequest]) -> None:
     """Raise SettingsError for an existing output, unless an earlier run of this command has written it."""
     if not target.exists() or not target.stat().st_size:
         return
-    methods = {desk.labeller.method_of(w.system, w.atom) for w in wanted}
+    methods = {context.labeller.method_of(w.system, w.atom) for w in wanted}
     made = [s.info for s in structures_of(target) if s.info.get("source", "").startswith("recalc:")]
     if not made or any(info.get("method") not in methods for info in made):
         what = "labels of another method" if made else "something that aims-PAX-recalc did not write"
@@ -237,7 +237,7 @@ def _check_existing(desk: LabellingContext, target: Path, wanted: Sequence[Label
         )
 
 
-def _identity(desk: LabellingContext, wanted: Sequence[LabelRequest], source: Path) -> str:
+def _identity(context: LabellingContext, wanted: Sequence[LabelRequest], source: Path) -> str:
     """The name of this recalculation, from its structures and methods.
 
     Raises SettingsError when each geometry has its own control file and a structure names no geometry.
@@ -249,7 +249,7 @@ def _identity(desk: LabellingContext, wanted: Sequence[LabelRequest], source: Pa
         kind = one.system, one.atom
         if kind not in methods:
             try:
-                methods[kind] = desk.labeller.method_of(*kind)
+                methods[kind] = context.labeller.method_of(*kind)
             except SetupError as error:
                 raise SettingsError(
                     f"{source}, {one.name} (from 0): {error}; set system=NAME in its header, or use one control.in"
@@ -265,20 +265,20 @@ def _identity(desk: LabellingContext, wanted: Sequence[LabelRequest], source: Pa
 # ---------------------------------------------------------------- writing
 
 
-def _label(desk: LabellingContext, structure: ListedStructure) -> Label:
-    label = desk.labeller.known(structure.frame, structure.system, structure.atom)
+def _label(context: LabellingContext, structure: ListedStructure) -> Label:
+    label = context.labeller.known(structure.frame, structure.system, structure.atom)
     if label is None:
         raise SetupError(
-            f"the label of {structure.name} was removed from {desk.folder.data / 'labels'}; run again to compute it"
+            f"the label of {structure.name} was removed from {context.folder.data / 'labels'}; run again to compute it"
         )
     return label
 
 
 def _origin(
-    desk: LabellingContext, structure: ListedStructure, source: Path, made_under: str
+    context: LabellingContext, structure: ListedStructure, source: Path, made_under: str
 ) -> dict[str, str]:
     """Origin of the new label; it replaces the origin of the old one."""
-    method = desk.labeller.method_of(structure.system, structure.atom)
+    method = context.labeller.method_of(structure.system, structure.atom)
     return {"source": f"recalc:{source.name}#{structure.index + 1}", "method": method, "settings": made_under}
 
 
@@ -340,12 +340,12 @@ def _tell_atoms(structures: Sequence[ListedStructure]) -> None:
 
 
 def _tell(
-    desk: LabellingContext,
+    context: LabellingContext,
     structures: Sequence[ListedStructure],
     labels: Mapping[int, Label],
     failed: Mapping[int, Failure],
 ) -> None:
-    calls = desk.labeller.calls
+    calls = context.labeller.calls
     log.info(
         "reference calculations in this run: %d; labels from the store: %d", calls.finished, calls.reused
     )
@@ -353,11 +353,11 @@ def _tell(
         kinds = ", ".join(f"{n} {k}" for k, n in Counter(f.kind for f in failed.values()).most_common())
         log.warning(
             "%d of %d structures failed (%s): indices from 0: %s; see %s; run the same command to try them again",
-            len(failed), len(structures), kinds, ranges(sorted(failed)), desk.labeller.quarantine.frames,
+            len(failed), len(structures), kinds, ranges(sorted(failed)), context.labeller.quarantine.frames,
         )  # fmt: skip
     pairs = [(s.old, labels[s.index]) for s in structures if s.old is not None and s.index in labels]
     if not pairs:
-        misc = desk.settings.misc
+        misc = context.settings.misc
         log.info("no old labels to compare with (looked for %s and %s)", misc.energy_key, misc.forces_key)
     for line in label_differences(pairs):
         log.info("%s", line)

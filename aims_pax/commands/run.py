@@ -261,11 +261,11 @@ def _opened(settings: Settings, console: Console) -> Iterator[RunContext]:
                 made_under = remember_settings(folder, effective(settings))
                 journal = Journal(folder)
                 journal.write("run", "begun", _process())
-                desk = LabellingContext(
+                context = LabellingContext(
                     settings=settings, folder=folder, labeller=labeller, journal=journal, watch=watch
                 )
                 settings = atomic_energies.with_atomic_energies(
-                    settings, desk, elements(s.frame for s in systems)
+                    settings, context, elements(s.frame for s in systems)
                 )
                 ensemble = _ensemble(settings, systems)
                 dataset = _dataset(folder)
@@ -279,7 +279,8 @@ def _opened(settings: Settings, console: Console) -> Iterator[RunContext]:
                     yield RunContext(
                         settings=settings, folder=folder, systems=systems, labeller=labeller, dataset=dataset,
                         ensemble=ensemble, journal=journal, watch=watch, display=display,
-                        reporter=Reporter(folder, settings.misc.report), beside=trainer, settings_hash=made_under,
+                        reporter=Reporter(folder, settings.misc.report), background_training=trainer,
+                        settings_hash=made_under,
                         augmentation=_augmentation(settings, folder, watch),
                     )  # fmt: skip
     except OSError as error:

@@ -54,7 +54,9 @@ class Environment(Protocol):
 
     name: str  # of the stage, in the journal
     capacity: int
-    trains_beside: bool  # whether training runs in its own process or on its own devices, in parallel with MD
+    trains_in_background: (
+        bool  # whether training runs in its own process or on its own devices, in parallel with MD
+    )
 
     def submit(self, work: RequestLabel) -> Future[Any]: ...
     def drop(self, work: RequestLabel) -> None: ...
@@ -152,7 +154,7 @@ class EventLoop:
             self.in_flight[work] = self.environment.submit(work)
 
     def _begin_training(self, wanted: Sequence[Work]) -> None:
-        if self.environment.trains_beside:
+        if self.environment.trains_in_background:
             for work in wanted:
                 if isinstance(work, RunTraining) and work not in self.training:
                     self.training[work] = self.environment.begin_training(work)
@@ -199,7 +201,7 @@ class EventLoop:
     def _next_turn(self, wanted: Sequence[Work]) -> Turn:
         """Work for the device, of the kind that comes first: MD of all trajectories, or one visit of training."""
         elsewhere = (
-            (RequestLabel, RunTraining) if self.environment.trains_beside else RequestLabel
+            (RequestLabel, RunTraining) if self.environment.trains_in_background else RequestLabel
         )  # including a training visit that has to be repeated
         device = [w for w in wanted if not isinstance(w, elsewhere) and w not in self.training]
         if not device or not isinstance(device[0], RunMD):

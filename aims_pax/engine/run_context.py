@@ -48,7 +48,7 @@ class RunContext(LabellingContext):
     ensemble: ForceFieldModel
     display: Display
     reporter: Reporter
-    beside: BackgroundTraining | None = None
+    background_training: BackgroundTraining | None = None
     settings_hash: str = ""
     augmentation: TrainingCopies | None = None
     pretrained: dict[str, Any] = field(default_factory=dict)

@@ -49,7 +49,7 @@ class StageEnvironment:
         self.checkpoint = Checkpoint(run.folder, self.name)
         self.candidates: dict[str, Candidate] = {}  # by frame id
         self.capacity = run.labeller.capacity
-        self.trains_beside = run.beside is not None
+        self.trains_in_background = run.background_training is not None
         self.seen: dict[int, LastCheck] = {}  # trajectory → its last uncertainty check, for the live view
         self._sizes: dict[RunTraining, int] = {}  # of the training sets when background visits began
         self.fresh = False  # True: there was no snapshot to continue from
@@ -129,19 +129,19 @@ class StageEnvironment:
 
     def begin_training(self, work: RunTraining) -> Future[Any]:
         """The same in the background: nothing changes in this process until `finish_training`."""
-        assert self.run.beside is not None
+        assert self.run.background_training is not None
         self._sizes[work] = self._size(work)
-        return self.run.beside.begin(work, self._data(work), **self._how(work))
+        return self.run.background_training.begin(work, self._data(work), **self._how(work))
 
     def finish_training(self, work: RunTraining, future: Future[Any]) -> Trained | None:
-        assert self.run.beside is not None
-        size, results = self._sizes.pop(work), self.run.beside.finish(work, future)
+        assert self.run.background_training is not None
+        size, results = self._sizes.pop(work), self.run.background_training.finish(work, future)
         return None if results is None else self._trained(work, results, size)
 
     def drop_training(self, work: RunTraining) -> None:
-        assert self.run.beside is not None
+        assert self.run.background_training is not None
         del self._sizes[work]
-        self.run.beside.drop(work)
+        self.run.background_training.drop(work)
 
     def how_to_train(self, work: RunTraining) -> dict[str, Any]:
         """Additional keywords of `Learner.train` for this stage."""

@@ -82,43 +82,46 @@ def run_active_learning_stage(run: RunContext) -> stage.State:
         )
     dealt = _dealt(_begun(run.folder), n, run.systems)
     timestep = min(run.settings.md_of(s.name).timestep for s in dealt)
-    world = ExploreWorld(run, dealt)
-    thermal = all(start is not s.frame for start, s in zip(world.starts, dealt, strict=True))
+    environment = ActiveLearningEnvironment(run, dealt)
+    thermal = all(start is not s.frame for start, s in zip(environment.starts, dealt, strict=True))
     rules = ActiveLearningRules.read(settings, n, run.settings.model.seed, timestep, thermal)
     if run.ensemble.fits_at_once:
         rules = rules.for_fits_at_once()
-    rules = replace(rules, fair_trajectories=world.fair_trajectories())
-    world.rules = rules
-    state = world.restore(stage.State)
+    rules = replace(rules, fair_trajectories=environment.fair_trajectories())
+    environment.rules = rules
+    state = environment.restore(stage.State)
     if state is not None:
         state = _reopened(run, state, tuple(s.name for s in dealt), rules)
         if state.stopped and not stage.outstanding(state, rules):
             log.info("active learning is complete (%s)", state.stopped)
             return state
     else:
-        world.set_aside()
+        environment.set_aside()
         state = stage.begin(tuple(s.name for s in dealt), rules, *_sizes(run))
     if state.stopped:
         log.info("no active learning (%s)", state.stopped)
     else:
-        _say_begin(world, state, settings)
-    with md_pool(run.settings, run.ensemble, 0 if state.stopped else n) as world.movers:
-        final: stage.State = world.drive(state, rules)
+        _say_begin(environment, state, settings)
+    with md_pool(run.settings, run.ensemble, 0 if state.stopped else n) as environment.movers:
+        final: stage.State = environment.drive(state, rules)
     write_sets(run, "final")
     if settings.analysis:
         collect_analysis(run.folder.analysis)
     return final
 
 
-def _say_begin(world: ExploreWorld, state: stage.State, settings: ActiveLearningSettings) -> None:
+def _say_begin(
+    environment: ActiveLearningEnvironment, state: stage.State, settings: ActiveLearningSettings
+) -> None:
     names = dict.fromkeys(t.system for t in state.trajectories)
     log.info(
         "active learning: %d trajectories of %s · %d training points",
         len(state.trajectories), ", ".join(names), state.n_train,
     )  # fmt: skip
-    if any(world.run.settings.md_of(name).temperatures for name in names):
+    if any(environment.run.settings.md_of(name).temperatures for name in names):
         log.info(
-            "temperatures of the trajectories: %s K", ", ".join(f"{md.temperature:g}" for md in world.md)
+            "temperatures of the trajectories: %s K",
+            ", ".join(f"{md.temperature:g}" for md in environment.md),
         )
     if state.closing:
         log.info(
@@ -192,7 +195,7 @@ def _sizes(run: RunContext) -> tuple[int, dict[str, int]]:
     return n_train, valid
 
 
-class ExploreWorld(StageEnvironment):
+class ActiveLearningEnvironment(StageEnvironment):
     """Moves all trajectories in one batch and trains all members."""
 
     def __init__(self, run: RunContext, dealt: tuple[System, ...]) -> None:

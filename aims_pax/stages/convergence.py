@@ -67,11 +67,11 @@ def run_convergence(
         tuple(members), patience, settings.margin, epochs, key=key, training=training,
         criterion=settings.convergence_criterion,
     )  # fmt: skip
-    world = ConvergeWorld(run, name, own_sets)
-    world.rules = rules
-    state = world.restore(stage.State)
+    environment = ConvergenceEnvironment(run, name, own_sets)
+    environment.rules = rules
+    state = environment.restore(stage.State)
     if state is None:
-        state = stage.begin(rules, world.begin_again(members, training))
+        state = stage.begin(rules, environment.begin_again(members, training))
         run.ensemble.begin_convergence(members)
     before, state = state, stage.reopen(state, rules)
     if state.stopped:
@@ -81,7 +81,7 @@ def run_convergence(
         log.info("%s was complete (%s); with the present settings it continues", title, before.stopped)
         run.ensemble.begin_convergence([p.member for p in state.members if not p.done])
     log.info("%s: %s", title, ", ".join(run.ensemble.members[m].name for m in rules.members))
-    return world.drive(state, rules)  # type: ignore[no-any-return]
+    return environment.drive(state, rules)  # type: ignore[no-any-return]
 
 
 def discard_other_training(run: RunContext, name: str, training: str) -> None:
@@ -103,7 +103,7 @@ def best_member(run: RunContext, criterion: str) -> int:
     return int(np.nanargmin(errors)) if np.isfinite(errors).any() else 0
 
 
-class ConvergeWorld(StageEnvironment):
+class ConvergenceEnvironment(StageEnvironment):
     """Trains one member at a time and stores its best weights."""
 
     grows = False

@@ -41,9 +41,9 @@ def run_initial_dataset(run: RunContext) -> stage.State:
     settings = run.settings.initial_dataset
     assert settings is not None
     rules = InitialRules.read(settings, [s.name for s in run.systems])
-    world = InitialWorld(run)
-    world.rules = rules
-    state = world.restore(stage.State)
+    environment = InitialDatasetEnvironment(run)
+    environment.rules = rules
+    state = environment.restore(stage.State)
     complete = state is not None and bool(state.stopped)
     if state is None:
         run.dataset.begin_again(0)
@@ -51,7 +51,7 @@ def run_initial_dataset(run: RunContext) -> stage.State:
         state = stage.begin(rules)
     elif not exists(run.folder.restart / "explore"):
         run.dataset.begin_again(
-            world.entries
+            environment.entries
         )  # drop what active learning added, if its snapshots were removed
         state = stage.reopen(state, rules)
     if state.stopped and complete:
@@ -59,11 +59,12 @@ def run_initial_dataset(run: RunContext) -> stage.State:
     else:
         names = " · ".join(f"{s.name} ({s.frame.formula})" for s in run.systems)
         log.info("initial dataset: %s%s", names, f" · stop: {state.stopped}" if state.stopped else "")
-        state = world.drive(state, rules)
+        state = environment.drive(state, rules)
         if not state.epochs:
             raise SetupError(
                 f"the initial dataset could not be made: {state.stopped}; the reasons are in "
-                f"{run.folder.logs / 'initial_dataset.log'}. Correct this, remove {world.checkpoint.path}, run again"
+                f"{run.folder.logs / 'initial_dataset.log'}. Correct this, remove {environment.checkpoint.path}, "
+                "run again"
             )
         write_sets(run, "initial")
         if settings.analysis:
@@ -87,7 +88,7 @@ def finished(run: RunContext) -> bool:
     return exists(run.folder.restart / stage.NAME)
 
 
-class InitialWorld(StageEnvironment):
+class InitialDatasetEnvironment(StageEnvironment):
     """Samples structures and trains every member on its own sets."""
 
     def __init__(self, run: RunContext) -> None:

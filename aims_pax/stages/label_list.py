@@ -1,8 +1,8 @@
 """Labels a list of structures in the working folder, without models or dynamics.
 
-    with open_reference(settings, console, "recalculate.log") as desk:
-        failed = label_all(desk, wanted, "recalculate-7f3a")
-        label = desk.labeller.known(frame)
+    with open_reference(settings, console, "recalculate.log") as context:
+        failed = label_all(context, wanted, "recalculate-7f3a")
+        label = context.labeller.known(frame)
 
 Lock, log, signals, walltime, journal and snapshots work as in a full run.
 """
@@ -89,33 +89,35 @@ def open_reference(
 
 
 def label_all(
-    desk: LabellingContext, wanted: Sequence[LabelRequest], name: str | None = None
+    context: LabellingContext, wanted: Sequence[LabelRequest], name: str | None = None
 ) -> tuple[Failure, ...]:
     """Label these structures, each once; returns those that failed. The label store then contains all others.
 
     name: of the snapshots, in which a stopped run records the failed structures; None: no snapshots.
     """
     once = {w.frame.id: w for w in wanted}
-    capacity = desk.labeller.capacity
+    capacity = context.labeller.capacity
     at_once = capacity + (
         capacity > 1
     )  # one extra, so that no worker is idle; with one worker, each label is stored before the next starts
     rules = RecalculateRules(tuple(once), tuple(w.name for w in once.values()), at_once)
-    restartable = desk.settings.misc.create_restart and name is not None
-    world = LabelOnlyEnvironment(desk, once, Checkpoint(desk.folder, str(name)) if restartable else None)
-    state = stage.reopen(world.restore() or stage.begin(rules), rules)
+    restartable = context.settings.misc.create_restart and name is not None
+    environment = LabelOnlyEnvironment(
+        context, once, Checkpoint(context.folder, str(name)) if restartable else None
+    )
+    state = stage.reopen(environment.restore() or stage.begin(rules), rules)
     try:
-        state = EventLoop(stage, state, rules, world, desk.journal, desk.watch).run()
+        state = EventLoop(stage, state, rules, environment, context.journal, context.watch).run()
     except SetupError:
-        forget_list(desk, name)  # the failures have the same cause, so the structures are tried again
+        forget_list(context, name)  # the failures have the same cause, so the structures are tried again
         raise
     return tuple(state.failed)
 
 
-def forget_list(desk: LabellingContext, name: str | None) -> None:
+def forget_list(context: LabellingContext, name: str | None) -> None:
     """Remove the snapshots: the next run with this name tries failed structures again."""
-    if name is not None and (path := desk.folder.restart / name).is_dir():
-        discard(desk.folder, name)
+    if name is not None and (path := context.folder.restart / name).is_dir():
+        discard(context.folder, name)
         with contextlib.suppress(OSError):  # the folder contains other files
             path.rmdir()
 
@@ -124,13 +126,13 @@ class LabelOnlyEnvironment:
     """The environment of the stage `recalculate`: labels only, written to the label store."""
 
     name = "recalculate"
-    trains_beside = False
+    trains_in_background = False
 
     def __init__(
-        self, desk: LabellingContext, wanted: Mapping[str, LabelRequest], checkpoint: Checkpoint | None
+        self, context: LabellingContext, wanted: Mapping[str, LabelRequest], checkpoint: Checkpoint | None
     ) -> None:
-        self.labeller = desk.labeller
-        self.capacity = desk.labeller.capacity
+        self.labeller = context.labeller
+        self.capacity = context.labeller.capacity
         self.wanted = wanted
         self.checkpoint = checkpoint
 

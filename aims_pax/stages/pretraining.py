@@ -78,7 +78,7 @@ def run_pretraining(run: RunContext) -> None:
             run,
             settings=settings,
             ensemble=ensemble,
-            beside=trainer,
+            background_training=trainer,
             augmentation=None,
             dataset=Dataset(run.folder.data / FOLDER),
         )
@@ -122,16 +122,16 @@ def sample_and_label(run: RunContext, asked: PretrainingSettings) -> stage.State
     systems = tuple(s.name for s in run.systems)
     batch = max(1, asked.n_frames // (BATCHES * len(systems)))
     rules = PretrainingRules(systems, asked.n_frames, batch, asked.valid_ratio)
-    world = PretrainingWorld(run, asked)
-    world.rules = rules
-    state = world.restore(stage.State)
+    environment = PretrainingEnvironment(run, asked)
+    environment.rules = rules
+    state = environment.restore(stage.State)
     if state is None:
         run.dataset.begin_again(0)
         state = stage.begin(rules)
     state = stage.reopen(state, rules)
     if not state.stopped:
         log.info("pre-training: %d structures with free labels from %s", asked.n_frames, asked.in_words)
-    done: stage.State = world.drive(state, rules)
+    done: stage.State = environment.drive(state, rules)
     if not (run.dataset.union("train") and run.dataset.union("valid")):
         raise SetupError(
             f"PRETRAINING: {done.stopped}; choose another potential, or lower PRETRAINING.temperature "
@@ -140,7 +140,7 @@ def sample_and_label(run: RunContext, asked: PretrainingSettings) -> stage.State
     return done
 
 
-class PretrainingWorld(StageEnvironment):
+class PretrainingEnvironment(StageEnvironment):
     """Samples structures and labels them with the cheap potential."""
 
     def __init__(self, run: RunContext, asked: PretrainingSettings) -> None:

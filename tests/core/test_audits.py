@@ -34,7 +34,7 @@ WINDOW = replace(BASE, acquisition="window", window=60, per_window=3)
 AIMED = {"target_error": 0.15, "audit_share": 0.2, "audit_seed": 3}
 
 
-class SimulatedWorld:
+class SimulatedEnvironment:
     """Answers the work of the core: errors are spread × 3 with scatter, and all fall with the training set."""
 
     def __init__(self, rules, seed=0, systems=("a", "a", "a"), scale=1.0, scales=None):
@@ -88,44 +88,44 @@ class SimulatedWorld:
 
 @pytest.mark.parametrize("base", [BASE, WINDOW], ids=["crossing", "window"])
 def test_a_fifth_of_the_labels_is_drawn_at_random_and_then_learnt(base):
-    world = SimulatedWorld(replace(base, max_labels=60, **AIMED)).run(20000)
-    audits = [c for c in world.checks if c.decision == "audit"]
-    assert world.state.n_audits == len(audits)
+    environment = SimulatedEnvironment(replace(base, max_labels=60, **AIMED)).run(20000)
+    audits = [c for c in environment.checks if c.decision == "audit"]
+    assert environment.state.n_audits == len(audits)
     assert 9 <= len(audits) <= 15
-    assert len(world.added) == world.state.n_asked  # every label enters the dataset, once
-    assert len({e.frame for e in world.added}) == len(world.added)
-    ((_, calibration),) = world.state.calibrations
-    assert len(calibration.pairs) == world.state.n_asked
+    assert len(environment.added) == environment.state.n_asked  # every label enters the dataset, once
+    assert len({e.frame for e in environment.added}) == len(environment.added)
+    ((_, calibration),) = environment.state.calibrations
+    assert len(calibration.pairs) == environment.state.n_asked
     assert calibration.n_audits == len(audits)
 
 
 def test_drawn_frames_are_drawn_whatever_their_spread():
     small = 0
     for seed in range(3):
-        world = SimulatedWorld(replace(WINDOW, max_labels=60, **{**AIMED, "audit_seed": seed}), seed).run(
-            20000
-        )
-        small += sum(c.uncertainty <= c.threshold for c in world.checks if c.decision == "audit")
-        drawn = sum(c.decision == "audit" for c in world.checks)
+        environment = SimulatedEnvironment(
+            replace(WINDOW, max_labels=60, **{**AIMED, "audit_seed": seed}), seed
+        ).run(20000)
+        small += sum(c.uncertainty <= c.threshold for c in environment.checks if c.decision == "audit")
+        drawn = sum(c.decision == "audit" for c in environment.checks)
         assert drawn > 0
     assert small >= 10  # of about 35; a certain frame is labelled for no other reason
 
 
 def test_without_a_target_no_frame_is_drawn_but_errors_are_collected():
-    world = SimulatedWorld(replace(BASE, max_labels=20)).run(5000)
-    assert world.state.n_audits == 0
-    assert len(world.state.calibrations[0][1].pairs) == 20
-    assert world.state.decisions == ()
+    environment = SimulatedEnvironment(replace(BASE, max_labels=20)).run(5000)
+    assert environment.state.n_audits == 0
+    assert len(environment.state.calibrations[0][1].pairs) == 20
+    assert environment.state.decisions == ()
 
 
 def test_the_calibrated_threshold_is_the_spread_whose_bound_is_the_target():
     rules = replace(BASE, max_labels=40, calibrated=True, per_system=True, **AIMED)
-    world = SimulatedWorld(rules).run(5000)
-    ((system, calibration),) = world.state.calibrations
-    δ = threshold_of(world.state, system, rules)
+    environment = SimulatedEnvironment(rules).run(5000)
+    ((system, calibration),) = environment.state.calibrations
+    δ = threshold_of(environment.state, system, rules)
     assert calibration.map.bound(δ) == pytest.approx(rules.target_error)
     assert 0.15 / 3 / 2.5 < δ < 0.15 / 3
-    asked = [c for c in world.checks if c.decision == "uncertain"]
+    asked = [c for c in environment.checks if c.decision == "uncertain"]
     assert all(c.uncertainty > c.threshold for c in asked)
 
 
@@ -143,36 +143,39 @@ def done_rules(**more):
 
 
 def test_when_done_ends_a_run_whose_error_is_small_enough():
-    world = SimulatedWorld(done_rules()).run(50000)
-    assert world.state.stopped.startswith("when_done: a: reached, largest force error")
-    assert world.state.n_asked < 400
-    ((_, decision),) = world.state.decisions
+    environment = SimulatedEnvironment(done_rules()).run(50000)
+    assert environment.state.stopped.startswith("when_done: a: reached, largest force error")
+    assert environment.state.n_asked < 400
+    ((_, decision),) = environment.state.decisions
     assert decision.error <= 0.15
-    true = 3 * 0.1 * (world.state.n_train / 20) ** -0.6 * math.exp(0.4**2 / 2 + 0.3**2 / 2)
+    true = 3 * 0.1 * (environment.state.n_train / 20) ** -0.6 * math.exp(0.4**2 / 2 + 0.3**2 / 2)
     assert true <= 1.2 * 0.15
-    assert world.state.audits == ()
-    assert world.state.window.pending == ()
+    assert environment.state.audits == ()
+    assert environment.state.window.pending == ()
 
 
 def test_it_waits_for_every_system_and_for_md_without_a_new_region():
-    world = SimulatedWorld(done_rules(), systems=("a", "b", "a", "b"))
-    while world.state.stopped is None and world.step():
-        if all_done(world.state, world.rules):
+    environment = SimulatedEnvironment(done_rules(), systems=("a", "b", "a", "b"))
+    while environment.state.stopped is None and environment.step():
+        if all_done(environment.state, environment.rules):
             break
-    assert {s for s, _ in world.state.decisions} == {"a", "b"}
-    assert all(c.quiet >= 600 for _, c in world.state.calibrations)
-    patient = replace(world.rules, quiet_wanted=10**9)
-    assert all_done(world.state, patient) is None
-    assert all_done(world.state, replace(world.rules, quiet_wanted=math.inf)) is None
+    assert {s for s, _ in environment.state.decisions} == {"a", "b"}
+    assert all(c.quiet >= 600 for _, c in environment.state.calibrations)
+    patient = replace(environment.rules, quiet_wanted=10**9)
+    assert all_done(environment.state, patient) is None
+    assert all_done(environment.state, replace(environment.rules, quiet_wanted=math.inf)) is None
 
 
 def test_a_run_that_was_done_continues_with_a_smaller_target_or_without_the_stop_rule():
-    world = SimulatedWorld(done_rules()).run(50000)
-    assert world.state.stopped.startswith("when_done")
-    same = active_learning.reopen(world.state, ("a", "a", "a"), world.rules)
-    assert same.stopped == world.state.stopped
-    for changed in (replace(world.rules, target_error=0.05), replace(world.rules, quiet_wanted=math.inf)):
-        assert active_learning.reopen(world.state, ("a", "a", "a"), changed).stopped is None
+    environment = SimulatedEnvironment(done_rules()).run(50000)
+    assert environment.state.stopped.startswith("when_done")
+    same = active_learning.reopen(environment.state, ("a", "a", "a"), environment.rules)
+    assert same.stopped == environment.state.stopped
+    for changed in (
+        replace(environment.rules, target_error=0.05),
+        replace(environment.rules, quiet_wanted=math.inf),
+    ):
+        assert active_learning.reopen(environment.state, ("a", "a", "a"), changed).stopped is None
 
 
 def test_limits_hold_and_no_frame_is_lost_whatever_comes_first():
@@ -181,19 +184,21 @@ def test_limits_hold_and_no_frame_is_lost_whatever_comes_first():
         rules = done_rules(audit_seed=seed) if seed % 2 else replace(BASE, **AIMED)
         rules = replace(rules, max_labels=limit, n_test=seed % 3, test_due=(0.2, 0.6)[: seed % 3],
                         test_trajectory=(0, 1)[: seed % 3])  # fmt: skip
-        world = SimulatedWorld(rules, seed)
-        while world.step():
-            world.state = from_plain(type(world.state), to_plain(world.state))
-        assert world.state.stopped, seed
-        assert world.state.n_asked <= limit
-        assert len(world.added) == world.state.n_asked
-        assert not [w for w in active_learning.outstanding(world.state, rules) if isinstance(w, RunMD)]
+        environment = SimulatedEnvironment(rules, seed)
+        while environment.step():
+            environment.state = from_plain(type(environment.state), to_plain(environment.state))
+        assert environment.state.stopped, seed
+        assert environment.state.n_asked <= limit
+        assert len(environment.added) == environment.state.n_asked
+        assert not [w for w in active_learning.outstanding(environment.state, rules) if isinstance(w, RunMD)]
 
 
 @pytest.mark.parametrize("base", [BASE, WINDOW], ids=["crossing", "window"])
 def test_audit_frames_come_from_fair_trajectories_only(base):
-    world = SimulatedWorld(replace(base, **AIMED, fair_trajectories=(1,), max_labels=60)).run(2000)
-    drawn = {c.trajectory for c in world.checks if c.decision == "audit"}
+    environment = SimulatedEnvironment(replace(base, **AIMED, fair_trajectories=(1,), max_labels=60)).run(
+        2000
+    )
+    drawn = {c.trajectory for c in environment.checks if c.decision == "audit"}
     assert drawn == {1}
 
 
@@ -202,37 +207,39 @@ def test_a_calibrated_threshold_far_below_the_spreads_calls_no_structure_impossi
     rules = replace(
         BASE, calibrated=True, per_system=True, exploded=4.0, max_labels=60, **{**AIMED, "target_error": 0.02}
     )
-    world = SimulatedWorld(rules).run(4000)
-    δ = threshold_of(world.state, "a", rules)
+    environment = SimulatedEnvironment(rules).run(4000)
+    δ = threshold_of(environment.state, "a", rules)
     assert δ < 0.02
-    judged = [c for c in world.checks if c.decision == "implausible"]
-    assert len(judged) < 0.02 * len(world.checks)
+    judged = [c for c in environment.checks if c.decision == "implausible"]
+    assert len(judged) < 0.02 * len(environment.checks)
     rules = replace(rules, max_labels=10**6)
-    world = SimulatedWorld(rules).run(300)
-    while not (moves := [w for w in active_learning.outstanding(world.state, rules) if isinstance(w, RunMD)]):
-        assert world.step()
+    environment = SimulatedEnvironment(rules).run(300)
+    while not (
+        moves := [w for w in active_learning.outstanding(environment.state, rules) if isinstance(w, RunMD)]
+    ):
+        assert environment.step()
     wild = Advanced(moves[0], moves[0].end, "wild", (5.0,))
-    _, effects = active_learning.step(world.state, wild, rules)
+    _, effects = active_learning.step(environment.state, wild, rules)
     assert [e.decision for e in effects if isinstance(e, UncertaintyCheck)] == ["implausible"]
 
 
 def test_a_calibration_that_allows_no_spread_is_no_error():
     flat = ErrorMap(math.log(0.5), 0.0, 0.0, 0.3, 0.4, 1.1, 40.0)
     rules = replace(BASE, calibrated=True, per_system=True, exploded=4.0, max_labels=60, **AIMED)
-    world = SimulatedWorld(rules).run(400)
-    ((name, calibration),) = world.state.calibrations
-    state = replace(world.state, calibrations=((name, replace(calibration, map=flat)),))
+    environment = SimulatedEnvironment(rules).run(400)
+    ((name, calibration),) = environment.state.calibrations
+    state = replace(environment.state, calibrations=((name, replace(calibration, map=flat)),))
     assert threshold_of(state, name, rules) == 0.0
-    world.state = state
-    world.run(50)
+    environment.state = state
+    environment.run(50)
 
 
 @pytest.mark.parametrize("factor", [1 / 3, 3.0])
 def test_spreads_of_colder_and_hotter_trajectories_do_not_change_the_error_that_is_measured(factor):
     rules = replace(WINDOW, **AIMED, fair_trajectories=(1,), max_labels=80)
-    world = SimulatedWorld(rules, scales={0: factor, 2: factor}).run(20000)
-    n = world.state.n_train
-    ((_, calibration),) = world.state.calibrations
+    environment = SimulatedEnvironment(rules, scales={0: factor, 2: factor}).run(20000)
+    n = environment.state.n_train
+    ((_, calibration),) = environment.state.calibrations
     mean = (
         3 * 0.1 * (n / 20) ** -0.6 * math.exp((0.4**2 + 0.3**2) / 2)
     )  # of the log-normal spreads and errors
@@ -241,16 +248,16 @@ def test_spreads_of_colder_and_hotter_trajectories_do_not_change_the_error_that_
 
 def test_analysed_frames_of_hot_trajectories_do_not_measure_the_error():
     rules = replace(BASE, **AIMED, fair_trajectories=(1,), max_labels=200, analysis_skip=10)
-    counted = SimulatedWorld(rules).run(1500).state.calibrations
-    everywhere = SimulatedWorld(replace(rules, fair_trajectories=())).run(1500).state.calibrations
+    counted = SimulatedEnvironment(rules).run(1500).state.calibrations
+    everywhere = SimulatedEnvironment(replace(rules, fair_trajectories=())).run(1500).state.calibrations
     share = [np.mean([not p.selected for _, c in found for p in c.pairs]) for found in (counted, everywhere)]
     assert share[0] < 0.9 * share[1]
 
 
 def test_what_each_training_did_to_validation_structures_is_remembered_with_the_errors_measured_after_it():
-    world = SimulatedWorld(replace(WINDOW, max_labels=40, **AIMED)).run(20000)
-    ((_, calibration),) = world.state.calibrations
-    assert calibration.validation == (("v-a", 0.1 * world.learnt, 0.3 * world.learnt),)
+    environment = SimulatedEnvironment(replace(WINDOW, max_labels=40, **AIMED)).run(20000)
+    ((_, calibration),) = environment.state.calibrations
+    assert calibration.validation == (("v-a", 0.1 * environment.learnt, 0.3 * environment.learnt),)
     assert calibration.drift.error == pytest.approx(calibration.drift.spread)
     assert calibration.drift.error < math.log(0.8)
     seen = [
@@ -262,8 +269,12 @@ def test_what_each_training_did_to_validation_structures_is_remembered_with_the_
 
 
 def test_each_of_two_systems_has_a_drift_of_its_own():
-    world = SimulatedWorld(replace(WINDOW, max_labels=40, **AIMED), systems=("a", "b", "a")).run(20000)
-    calibrations = dict(world.state.calibrations)
-    assert calibrations["a"].validation == (("v-a", 0.1 * world.learnt, 0.3 * world.learnt),)
-    assert calibrations["b"].validation == (("v-b", 0.1 * world.learnt**2, 0.3 * world.learnt**2),)
+    environment = SimulatedEnvironment(replace(WINDOW, max_labels=40, **AIMED), systems=("a", "b", "a")).run(
+        20000
+    )
+    calibrations = dict(environment.state.calibrations)
+    assert calibrations["a"].validation == (("v-a", 0.1 * environment.learnt, 0.3 * environment.learnt),)
+    assert calibrations["b"].validation == (
+        ("v-b", 0.1 * environment.learnt**2, 0.3 * environment.learnt**2),
+    )
     assert calibrations["b"].drift.error == pytest.approx(2 * calibrations["a"].drift.error)

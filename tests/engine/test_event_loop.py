@@ -38,12 +38,12 @@ class Paper:
 
 
 class Numbers:
-    """A world in which a frame is a name, an uncertainty a random number, and a label a sleep."""
+    """A environment in which a frame is a name, an uncertainty a random number, and a label a sleep."""
 
-    def __init__(self, seed, pool=None, fails=0.0, die_at=None, beside=None, loses=0.0):
+    def __init__(self, seed, pool=None, fails=0.0, die_at=None, trainer_process=None, loses=0.0):
         self.loses, self.answers = loses, 0
         self.seed, self.pool, self.fails, self.die_at = seed, pool, fails, die_at
-        self.beside, self.trains_beside = beside, beside is not None
+        self.trainer_process, self.trains_in_background = trainer_process, trainer_process is not None
         self.begun, self.installed, self.dropped, self.moved_meanwhile = [], [], [], 0
         self.capacity, self.name = 2, "explore"
         self.store, self.computed, self.committed, self.added, self.turns = {}, [], None, {}, []
@@ -94,7 +94,7 @@ class Numbers:
     def begin_training(self, work):
         self._tick()
         self.begun.append(work)
-        return self.beside.submit(self._fit, work)
+        return self.trainer_process.submit(self._fit, work)
 
     def _fit(self, work):
         time.sleep(0.004)
@@ -124,7 +124,7 @@ class Numbers:
         self.moved_meanwhile += len(self.begun) > len(self.installed)
         for work in works:
             if isinstance(work, RunTraining):
-                assert not self.trains_beside
+                assert not self.trains_in_background
                 yield Trained(work, 10**6, (1.0, 1.0), (0.1, 0.1))
             elif isinstance(work, RunMD):
                 name = f"{work.trajectory}-{work.end}-{work.n_rewinds}"
@@ -153,29 +153,37 @@ def begin(n=4):
     return active_learning.begin(("a",) * n, RULES, 10, {"a": 5})
 
 
-def drive(world, state=None, watch=None, rules=RULES):
-    loop = EventLoop(active_learning, state or begin(), rules, world, Paper(), watch or InterruptMonitor())
+def drive(environment, state=None, watch=None, rules=RULES):
+    loop = EventLoop(
+        active_learning, state or begin(), rules, environment, Paper(), watch or InterruptMonitor()
+    )
     return loop.run(), loop
 
 
 def test_a_stage_runs_to_its_end_and_every_frame_it_asked_for_is_labelled_once():
-    world = Numbers(1)
-    state, _ = drive(world)
+    environment = Numbers(1)
+    state, _ = drive(environment)
     assert state.stopped.startswith("max_MD_steps")
-    assert len(world.computed) == len(set(world.computed)) == len(world.added) == state.n_added > 5
+    assert (
+        len(environment.computed)
+        == len(set(environment.computed))
+        == len(environment.added)
+        == state.n_added
+        > 5
+    )
 
 
 def test_with_threads_no_more_than_capacity_plus_one_jobs_are_handed_out():
     with ThreadPoolExecutor(2) as pool:
-        world = Numbers(2, pool)
-        drive(world, begin(12))
-    assert 1 < world.most_in_flight <= world.capacity + 1
+        environment = Numbers(2, pool)
+        drive(environment, begin(12))
+    assert 1 < environment.most_in_flight <= environment.capacity + 1
 
 
 def test_moving_and_training_take_turns_when_both_are_outstanding():
-    world = Numbers(3)
-    drive(world)
-    turns = "".join(t[0] for t in world.turns)
+    environment = Numbers(3)
+    drive(environment)
+    turns = "".join(t[0] for t in environment.turns)
     assert "TT" not in turns.replace("AT", "").replace("TA", "") or turns.count("T") < turns.count("A")
     assert "TAT" in turns
 
@@ -187,7 +195,7 @@ def test_a_failed_label_is_an_event_and_does_not_end_the_run():
 
 
 def test_an_error_of_the_setup_ends_the_run_after_saving():
-    world = Numbers(5)
+    environment = Numbers(5)
 
     def missing(frame):
         raise SetupError("no binary")
@@ -197,45 +205,45 @@ def test_an_error_of_the_setup_ends_the_run_after_saving():
         future.set_exception(SetupError("no binary"))
         return future
 
-    world.submit = submit
+    environment.submit = submit
     with pytest.raises(SetupError, match="no binary"):
-        drive(world)
-    assert world.committed is not None
+        drive(environment)
+    assert environment.committed is not None
 
 
 def test_the_snapshot_that_leads_to_a_label_is_written_before_it_is_handed_out():
-    world = Numbers(6)
-    submit = world.submit
+    environment = Numbers(6)
+    submit = environment.submit
 
     def checked(work):
-        saved = from_plain(active_learning.State, world.committed)
+        saved = from_plain(active_learning.State, environment.committed)
         assert work in active_learning.outstanding(saved, RULES)
         return submit(work)
 
-    world.submit = checked
-    drive(world)
+    environment.submit = checked
+    drive(environment)
 
 
 def test_training_beside_lets_the_others_move_on_and_runs_one_visit_at_a_time():
     with ThreadPoolExecutor(1) as trainer:
-        world = Numbers(3, beside=trainer)
-        state, _ = drive(world)
+        environment = Numbers(3, trainer_process=trainer)
+        state, _ = drive(environment)
     assert state.stopped.startswith("max_MD_steps")
-    assert "Train" not in world.turns
-    assert [w.visit for w in world.begun] == list(range(state.visit))
-    assert world.installed == world.begun
-    assert world.moved_meanwhile > 10
+    assert "Train" not in environment.turns
+    assert [w.visit for w in environment.begun] == list(range(state.visit))
+    assert environment.installed == environment.begun
+    assert environment.moved_meanwhile > 10
     assert all(t.status == "done" for t in state.trajectories)
 
 
 def test_a_visit_whose_process_died_is_begun_again():
     with ThreadPoolExecutor(1) as trainer:
-        world = Numbers(3, beside=trainer, loses=0.3)
-        begin_training, tries = world.begin_training, []
-        world.begin_training = lambda work: tries.append(work) or begin_training(work)
-        state, _ = drive(world)
-    assert [w.visit for w in world.installed] == list(range(state.visit))
-    assert len(tries) > len(world.installed)
+        environment = Numbers(3, trainer_process=trainer, loses=0.3)
+        begin_training, tries = environment.begin_training, []
+        environment.begin_training = lambda work: tries.append(work) or begin_training(work)
+        state, _ = drive(environment)
+    assert [w.visit for w in environment.installed] == list(range(state.visit))
+    assert len(tries) > len(environment.installed)
 
 
 def test_a_lost_visit_is_begun_again_where_training_is_and_never_in_this_process():
@@ -247,32 +255,32 @@ def test_a_lost_visit_is_begun_again_where_training_is_and_never_in_this_process
             future.set_result(function(*args))
             return future
 
-    world = Numbers(3, beside=AtOnce(), loses=0.5)
-    state, _ = drive(world)
-    assert [w.visit for w in world.installed] == list(range(state.visit))
-    assert world.answers > len(world.installed)
+    environment = Numbers(3, trainer_process=AtOnce(), loses=0.5)
+    state, _ = drive(environment)
+    assert [w.visit for w in environment.installed] == list(range(state.visit))
+    assert environment.answers > len(environment.installed)
 
 
 def test_a_visit_nobody_wants_any_more_is_dropped_and_its_weights_are_not_installed():
     rules = replace(RULES, max_train=14)
     with ThreadPoolExecutor(1) as trainer:
-        world = Numbers(9, beside=trainer)
-        drive(world, rules=rules)
-    assert world.dropped
-    assert world.installed + world.dropped == world.begun
+        environment = Numbers(9, trainer_process=trainer)
+        drive(environment, rules=rules)
+    assert environment.dropped
+    assert environment.installed + environment.dropped == environment.begun
 
 
 def test_training_that_fails_beside_ends_the_run_with_its_reason_and_keeps_the_snapshot():
     with ThreadPoolExecutor(1) as trainer:
-        world = Numbers(3, beside=trainer)
+        environment = Numbers(3, trainer_process=trainer)
 
         def broken(work):
             raise SetupError("the GPU is gone")
 
-        world._fit = broken
+        environment._fit = broken
         with pytest.raises(SetupError, match="the GPU is gone"):
-            drive(world)
-    saved = from_plain(active_learning.State, world.committed)
+            drive(environment)
+    saved = from_plain(active_learning.State, environment.committed)
     assert any(isinstance(w, RunTraining) for w in active_learning.outstanding(saved, RULES))
 
 
@@ -298,57 +306,61 @@ def test_a_visit_that_fails_beside_one_that_was_taken_in_leaves_no_half_snapshot
         def commit(self, state):
             assert len(self.installed) == sum(p.visit for p in state.members), "weights without their event"
 
-    world = Two(1, beside=True)
+    environment = Two(1, trainer_process=True)
     with pytest.raises(SetupError, match="the GPU is gone"):
-        EventLoop(convergence, convergence.begin(rules), rules, world, Paper(), InterruptMonitor()).run()
-    assert len(world.installed) == 3
+        EventLoop(
+            convergence, convergence.begin(rules), rules, environment, Paper(), InterruptMonitor()
+        ).run()
+    assert len(environment.installed) == 3
 
 
 @pytest.mark.parametrize("seed", thinned(range(60), 3))
-@pytest.mark.parametrize(("threads", "beside"), [(False, False), (True, False), (True, True)])
-def test_killed_anywhere_and_started_again_it_ends_and_pays_no_label_twice(seed, threads, beside):
+@pytest.mark.parametrize(("threads", "trainer_process"), [(False, False), (True, False), (True, True)])
+def test_killed_anywhere_and_started_again_it_ends_and_pays_no_label_twice(seed, threads, trainer_process):
     dice = random.Random(seed)
     with ThreadPoolExecutor(2) as pool, ThreadPoolExecutor(1) as trainer:
-        world = Numbers(seed, pool if threads else None, fails=0.1, beside=trainer if beside else None)
+        environment = Numbers(
+            seed, pool if threads else None, fails=0.1, trainer_process=trainer if trainer_process else None
+        )
         state = begin()
         while True:
-            world.die_at, world.events = dice.randint(1, 200), 0
+            environment.die_at, environment.events = dice.randint(1, 200), 0
             try:
-                final, _ = drive(world, state)
+                final, _ = drive(environment, state)
                 break
             except Killed:
                 wait(
-                    world.handed_out
+                    environment.handed_out
                 )  # a thread dies with its process; what it was computing is not finished
-                if world.committed is not None:
-                    state = from_plain(active_learning.State, world.committed)
+                if environment.committed is not None:
+                    state = from_plain(active_learning.State, environment.committed)
     assert final.stopped
-    assert len(world.computed) == len(set(world.computed))
+    assert len(environment.computed) == len(set(environment.computed))
     if not threads:
         undisturbed = Numbers(seed, None, fails=0.1)
         expected, _ = drive(undisturbed)
         assert final == expected
-        assert world.added == undisturbed.added
+        assert environment.added == undisturbed.added
 
 
 def test_a_signal_stops_between_turns_and_the_rest_is_as_if_undisturbed():
-    watch, world = InterruptMonitor(), Numbers(7)
-    turn = world.turn
+    watch, environment = InterruptMonitor(), Numbers(7)
+    turn = environment.turn
 
     def interrupted(works, stop):
-        if len(world.turns) == 20:
+        if len(environment.turns) == 20:
             watch.signal = signal.SIGINT
-            world.turns.append("stopped")
+            environment.turns.append("stopped")
             assert stop()
             raise Abandoned
         return turn(works, stop)
 
-    world.turn = interrupted
+    environment.turn = interrupted
     with pytest.raises(RunInterrupted) as stopped:
-        drive(world, watch=watch)
+        drive(environment, watch=watch)
     assert stopped.value.code == 3
-    world.turn = turn
-    final, _ = drive(world, from_plain(active_learning.State, world.committed))
+    environment.turn = turn
+    final, _ = drive(environment, from_plain(active_learning.State, environment.committed))
     assert final == drive(Numbers(7))[0]
 
 
@@ -363,12 +375,12 @@ def test_sigterm_asks_to_be_run_again():
 def test_labels_not_yet_paid_for_are_given_up_when_the_stage_stops():
     rules = replace(RULES, max_train=12)
     with ThreadPoolExecutor(1) as pool:
-        world = Numbers(9, pool)
-        world.capacity = 1
-        state, loop = drive(world, active_learning.begin(("a",) * 30, rules, 10, {"a": 5}), rules=rules)
+        environment = Numbers(9, pool)
+        environment.capacity = 1
+        state, loop = drive(environment, active_learning.begin(("a",) * 30, rules, 10, {"a": 5}), rules=rules)
     kinds = [kind for kind, _ in loop.journal.lines]
     assert "LabelDropped" in kinds
-    assert set(world.added) == set(world.computed)
+    assert set(environment.added) == set(environment.computed)
     assert active_learning.outstanding(state, rules) == ()
 
 
@@ -384,8 +396,8 @@ def test_a_pause_is_told_apart_from_work(monkeypatch, caplog):
     """10 s paused inside a turn: no share of the turn, a line of its own in the journal, said in the log."""
     clock = [0.0]
     monkeypatch.setattr("aims_pax.engine.event_loop.time.monotonic", lambda: clock[0])
-    watch, world = InterruptMonitor(), Numbers(10)
-    turn = world.turn
+    watch, environment = InterruptMonitor(), Numbers(10)
+    turn = environment.turn
 
     def resting(works, stop):
         clock[0] += 1.0
@@ -395,12 +407,12 @@ def test_a_pause_is_told_apart_from_work(monkeypatch, caplog):
             watch.pauses.append((100.0, 110.0))
         return turn(works, stop)
 
-    world.turn = resting
+    environment.turn = resting
     with caplog.at_level("INFO", "aims_pax"):
-        _, loop = drive(world, watch=watch)
+        _, loop = drive(environment, watch=watch)
     kinds = dict(loop.journal.lines)
     assert kinds["paused"] == {"began": 100.0, "ended": 110.0}
     assert [k for k, _ in loop.journal.lines].count("paused") == 1
-    assert sum(kinds["time"].values()) == pytest.approx(len(world.turns))
+    assert sum(kinds["time"].values()) == pytest.approx(len(environment.turns))
     assert "of work · dynamics" in caplog.text
     assert "also paused for 10 s" in caplog.text

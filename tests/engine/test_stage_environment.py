@@ -53,7 +53,7 @@ def environment(tmp_path):
         )
         run = SimpleNamespace(
             settings=settings, folder=RunFolder(settings), dataset=Dataset(tmp_path / "data"), ensemble=Weights(),
-            labeller=labeller, beside=None, settings_hash="5e77",
+            labeller=labeller, background_training=None, settings_hash="5e77",
         )  # fmt: skip
         made = StageEnvironment(run, relabel)
         made.rules = RULES

@@ -12,7 +12,7 @@ from aims_pax.dataset import Dataset
 from aims_pax.frames import Frame, Label, LabelledFrame
 from aims_pax.stages.active_learning import (
     MEASURED,
-    ExploreWorld,
+    ActiveLearningEnvironment,
     _last_step,
     _sizes,
     fair_or_all,
@@ -96,11 +96,13 @@ class Committee:
 
 def measuring(kind="max_atomic_sd", committee=None):
     """Active learning of a dataset of its own."""
-    world = object.__new__(ExploreWorld)
+    environment = object.__new__(ActiveLearningEnvironment)
     hydrogen = System("H2", Frame([1, 1], [[1.0, 0, 0], [2.0, 0, 0]]))
-    world.kind, world.system_names = kind, {}
-    world.run = SimpleNamespace(dataset=Dataset(), systems=[hydrogen], ensemble=committee or Committee())
-    return world
+    environment.kind, environment.system_names = kind, {}
+    environment.run = SimpleNamespace(
+        dataset=Dataset(), systems=[hydrogen], ensemble=committee or Committee()
+    )
+    return environment
 
 
 def hydrogen(x):
@@ -108,12 +110,12 @@ def hydrogen(x):
 
 
 def test_the_committee_is_measured_on_the_newest_validation_structures_that_no_member_learns():
-    world = measuring()
-    assert world.measured() == ()
+    environment = measuring()
+    assert environment.measured() == ()
     for k in range(MEASURED + 3):
-        world.run.dataset.add(hydrogen(1.0 + k), "valid")
-    world.run.dataset.add(hydrogen(2.0 + MEASURED), "train", 1)  # one member learns the last but one
-    found = world.measured()
+        environment.run.dataset.add(hydrogen(1.0 + k), "valid")
+    environment.run.dataset.add(hydrogen(2.0 + MEASURED), "train", 1)  # one member learns the last but one
+    found = environment.measured()
     xs = [1.0 + k for k in (*range(2, MEASURED + 1), MEASURED + 2)]
     assert [m.frame for m in found] == [hydrogen(x).id for x in xs]
     assert [m.error for m in found] == [0.1 * x for x in xs]
@@ -125,20 +127,23 @@ def test_the_committee_is_measured_on_the_newest_validation_structures_that_no_m
 
 
 def test_of_each_system_some_are_measured_however_many_others_have():
-    world = measuring()
-    world.run.systems = [*world.run.systems, System("He2", Frame([2, 2], [[1.0, 0, 0], [2.0, 0, 0]]))]
+    environment = measuring()
+    environment.run.systems = [
+        *environment.run.systems,
+        System("He2", Frame([2, 2], [[1.0, 0, 0], [2.0, 0, 0]])),
+    ]
     helium = LabelledFrame(Frame([2, 2], [[1.0, 0, 0], [2.0, 0, 0]]), Label(0.0, np.zeros((2, 3))))
-    world.run.dataset.add(helium, "valid")
+    environment.run.dataset.add(helium, "valid")
     for k in range(2 * MEASURED):
-        world.run.dataset.add(hydrogen(1.0 + k), "valid")
-    assert [m.system for m in world.measured()] == ["He2"] + ["H2"] * (MEASURED // 2)
+        environment.run.dataset.add(hydrogen(1.0 + k), "valid")
+    assert [m.system for m in environment.measured()] == ["He2"] + ["H2"] * (MEASURED // 2)
 
 
 def test_a_structure_without_error_and_a_model_without_uncertainty_say_nothing():
-    world = measuring()
-    world.run.dataset.add(hydrogen(0.0), "valid")
-    assert world.measured() == ()
+    environment = measuring()
+    environment.run.dataset.add(hydrogen(0.0), "valid")
+    assert environment.measured() == ()
     alone = type("Alone", (Committee,), {"__len__": lambda self: 1})()
-    world = measuring(committee=alone)
-    world.run.dataset.add(hydrogen(1.0), "valid")
-    assert world.measured() == ()
+    environment = measuring(committee=alone)
+    environment.run.dataset.add(hydrogen(1.0), "valid")
+    assert environment.measured() == ()

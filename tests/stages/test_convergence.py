@@ -68,9 +68,9 @@ def began_with(run, training, monkeypatch):
     """(present weights, those with which the last training begins, the state of the stage)."""
     present, seen = weights(run.ensemble, 0), []
     monkeypatch.setattr(
-        convergence.ConvergeWorld,
+        convergence.ConvergenceEnvironment,
         "drive",
-        lambda world, state, rules: seen.append(weights(run.ensemble, 0)) or state,
+        lambda environment, state, rules: seen.append(weights(run.ensemble, 0)) or state,
     )
     state = convergence.run_convergence(run, run.settings.active_learning, "converge", [0], training=training)
     return present, seen[0], state

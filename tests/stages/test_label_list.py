@@ -37,34 +37,34 @@ def opened(tmp_path):
 
 
 def test_each_structure_is_labelled_once_and_those_that_failed_are_returned(opened, caplog):
-    with opened() as desk:
-        (failure,) = label_all(desk, WANTED)
+    with opened() as context:
+        (failure,) = label_all(context, WANTED)
         assert (failure.frame, failure.kind) == (CROWDED.id, "Unphysical")
-        assert desk.labeller.calls.finished == 3
-        assert all(desk.labeller.known(f, "water") is not None for f in FRAMES)
-        assert label_all(desk, WANTED) == (failure,)
-        assert desk.labeller.calls.finished == 3, "the others come from the store"
-        assert not [p for p in desk.folder.restart.iterdir() if p.is_dir()], "no name, no snapshots"
-        log = (desk.folder.logs / "list.log").read_text()
+        assert context.labeller.calls.finished == 3
+        assert all(context.labeller.known(f, "water") is not None for f in FRAMES)
+        assert label_all(context, WANTED) == (failure,)
+        assert context.labeller.calls.finished == 3, "the others come from the store"
+        assert not [p for p in context.folder.restart.iterdir() if p.is_dir()], "no name, no snapshots"
+        log = (context.folder.logs / "list.log").read_text()
     assert "structure 3 · Unphysical: " in log
-    assert not (desk.folder.restart / "lock").exists()
+    assert not (context.folder.restart / "lock").exists()
 
 
 def test_failures_are_remembered_by_name_until_the_list_is_forgotten(opened):
-    with opened() as desk:
-        failed = label_all(desk, WANTED, "again")
-        refused = desk.labeller.calls.refused
-        assert label_all(desk, WANTED, "again") == failed
-        assert desk.labeller.calls.refused == refused, "not tried again"
-        (desk.folder.restart / "again" / "mine.txt").touch()
-        forget_list(desk, "again")
-        assert [p.name for p in (desk.folder.restart / "again").iterdir()] == ["mine.txt"]
-        (desk.folder.restart / "again" / "mine.txt").unlink()
-        assert label_all(desk, WANTED, "again") == failed
-        assert desk.labeller.calls.refused > refused
-        forget_list(desk, "again")
-        assert not (desk.folder.restart / "again").exists()
-        forget_list(desk, "never")
+    with opened() as context:
+        failed = label_all(context, WANTED, "again")
+        refused = context.labeller.calls.refused
+        assert label_all(context, WANTED, "again") == failed
+        assert context.labeller.calls.refused == refused, "not tried again"
+        (context.folder.restart / "again" / "mine.txt").touch()
+        forget_list(context, "again")
+        assert [p.name for p in (context.folder.restart / "again").iterdir()] == ["mine.txt"]
+        (context.folder.restart / "again" / "mine.txt").unlink()
+        assert label_all(context, WANTED, "again") == failed
+        assert context.labeller.calls.refused > refused
+        forget_list(context, "again")
+        assert not (context.folder.restart / "again").exists()
+        forget_list(context, "never")
 
 
 def test_a_reference_that_does_not_work_ends_it_and_leaves_nothing_to_remember(opened, tmp_path):
@@ -73,10 +73,10 @@ def test_a_reference_that_does_not_work_ends_it_and_leaves_nothing_to_remember(o
         "        raise RuntimeError('it died')\n"
     )
     frames = rattled(water(), 8, seed=3)
-    with opened(REFERENCE={"factory": "dying:Dying"}) as desk:
+    with opened(REFERENCE={"factory": "dying:Dying"}) as context:
         with pytest.raises(SetupError, match="no reference calculation has worked"):
-            label_all(desk, [LabelRequest(f, "x", "water") for f in frames], "again")
-        assert not (desk.folder.restart / "again").exists()
+            label_all(context, [LabelRequest(f, "x", "water") for f in frames], "again")
+        assert not (context.folder.restart / "again").exists()
 
 
 def test_the_folder_is_locked_meanwhile_and_only_warnings_about_labels_are_told(tmp_path):
@@ -96,14 +96,14 @@ def test_the_folder_is_locked_meanwhile_and_only_warnings_about_labels_are_told(
 
 
 def test_no_frames_are_no_work(opened):
-    with opened() as desk:
-        assert label_all(desk, [], "none") == ()
+    with opened() as context:
+        assert label_all(context, [], "none") == ()
 
 
 def test_the_mean_time_counts_labels_from_the_store_too_and_training_has_no_meaning():
     calls = SimpleNamespace(seconds=12.0, finished=2, reused=3, failed={"Crashed": 1})
-    desk = SimpleNamespace(labeller=SimpleNamespace(capacity=1, calls=calls))
-    made = LabelOnlyEnvironment(desk, {}, None)
+    context = SimpleNamespace(labeller=SimpleNamespace(capacity=1, calls=calls))
+    made = LabelOnlyEnvironment(context, {}, None)
     assert made.label_seconds() == 2.0
     calls.finished, calls.reused, calls.failed = 0, 0, {}
     assert made.label_seconds() == 1.0

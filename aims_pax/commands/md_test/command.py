@@ -247,12 +247,12 @@ def _compare(
         for f in c.frames()
     }
     _say(console, _costs(checks, len(wanted)))
-    with open_reference(settings, console, "md_test.log", [w.frame for w in wanted.values()]) as desk:
-        failed = label_all(desk, list(wanted.values()))
-        calls = desk.labeller.calls
+    with open_reference(settings, console, "md_test.log", [w.frame for w in wanted.values()]) as context:
+        failed = label_all(context, list(wanted.values()))
+        calls = context.labeller.calls
 
         def label(frame: Frame) -> Label | None:
-            return desk.labeller.known(frame, wanted[frame.id].system)
+            return context.labeller.known(frame, wanted[frame.id].system)
 
         results = [(c, c.result(potential, label)) for c in checks]
     found: dict[str, Any] = {"labels": len(wanted), "calculated": calls.finished, "failed": len(failed),

@@ -130,17 +130,17 @@ def nearest_images(first: Frame, last: Frame) -> Frame:
 def neb(config: Path, console: Console) -> None:
     """Find the path. Raises SettingsError, SetupError, SearchEnded, RunInterrupted."""
     search, first, last = read_neb(config)
-    with opened_search(search.reference, console, "neb", [first]) as desk:
+    with opened_search(search.reference, console, "neb", [first]) as context:
         for warning in search.warnings:
             log.warning("%s", warning)
         keys: NebSettings = search.keys
         made_with = {
             "initial": first.id, "final": last.id, "images": keys.images, "climb": keys.climb, "spring": keys.spring,
-            "method": desk.labeller.method,
+            "method": context.labeller.method,
         }  # fmt: skip
         folder = Path(keys.output).expanduser()
         baseline = prior_mean(keys.baseline, first)
-        known = Observations.opened(desk, folder, first, made_with, keys.max_calls, baseline)
+        known = Observations.opened(context, folder, first, made_with, keys.max_calls, baseline)
         _search(keys, first, last, known)
 
 
@@ -165,7 +165,7 @@ def _search(keys: NebSettings, first: Frame, last: Frame, known: Observations) -
         return
     number = known.round
     while True:
-        known.desk.watch.raise_if_stopped()
+        known.context.watch.raise_if_stopped()
         number += 1
         process = known.process()
         band = relaxed_band(keys, first, positions, process, climb=keys.climb and number > 1)

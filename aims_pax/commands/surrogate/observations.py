@@ -46,7 +46,7 @@ class Observations:
     made_with: what the labels and the state depend on; a folder of another search is refused. baseline: the prior mean.
     """
 
-    desk: LabellingContext
+    context: LabellingContext
     folder: Path
     template: Frame
     made_with: Mapping[str, Any]
@@ -59,7 +59,7 @@ class Observations:
     @classmethod
     def opened(
         cls,
-        desk: LabellingContext,
+        context: LabellingContext,
         folder: Path,
         template: Frame,
         made_with: Mapping[str, Any],
@@ -68,7 +68,7 @@ class Observations:
     ) -> Observations:
         """Those of an earlier run in this folder, or none. Raises RestartError for another search."""
         known = {} if baseline is None else {"baseline": baseline.identity}
-        found = cls(desk, folder, template, {**made_with, **known}, max_calls, baseline=baseline)
+        found = cls(context, folder, template, {**made_with, **known}, max_calls, baseline=baseline)
         path = folder / RESTART
         if not path.exists():
             if (folder / LABELLED).exists():
@@ -91,7 +91,7 @@ class Observations:
             label = Label(
                 float(arrays["energies"][k]), arrays["forces"][k], None if np.isnan(stress).any() else stress
             )
-            origin = {"method": desk.labeller.method}  # the same as then: it is in `made_with`
+            origin = {"method": context.labeller.method}  # the same as then: it is in `made_with`
             found.data.append(LabelledFrame(template.moved(positions), label, origin))
         if "asked" in arrays:
             found._label(template.moved(arrays["asked"]))
@@ -131,15 +131,15 @@ class Observations:
         """A process of all labels. Raises LabelError if the baseline fails."""
         name = "" if self.baseline is None else self.baseline.described
         return GaussianProcess.fit(
-            self.data, baseline=self.baseline, baseline_name=name, check=self.desk.watch.raise_if_stopped
+            self.data, baseline=self.baseline, baseline_name=name, check=self.context.watch.raise_if_stopped
         )
 
     def _label(self, frame: Frame) -> LabelledFrame:
         try:
-            (label,) = ReferencePotential(self.desk.labeller).labels([frame])
+            (label,) = ReferencePotential(self.context.labeller).labels([frame])
         except LabelError as error:
             raise SearchEnded(f"the reference failed: {failure_name(error)}: {error.reason}") from error
-        found = LabelledFrame(frame, label, {"method": self.desk.labeller.method})
+        found = LabelledFrame(frame, label, {"method": self.context.labeller.method})
         self.data.append(found)
         write_text(self.folder / LABELLED, to_extxyz(self.data))
         self.write()
@@ -158,8 +158,8 @@ def opened_search(
     """The reference of a search, whose structures are like these. Raises SetupError without the extra `gpr`."""
     if needs_featomic(frames):
         require_featomic()
-    with open_reference(reference, console, f"{command}.log", frames) as desk:
-        yield desk
+    with open_reference(reference, console, f"{command}.log", frames) as context:
+        yield context
 
 
 def prior_mean(spelling: Any, frame: Frame) -> Baseline | None:

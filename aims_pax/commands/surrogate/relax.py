@@ -46,14 +46,14 @@ def read_relax(config: Path) -> tuple[Any, Frame]:
 def relax_on_surrogate(config: Path, console: Console) -> None:
     """Find the minimum. Raises SettingsError, SetupError, SearchEnded, RunInterrupted."""
     search, start = read_relax(config)
-    with opened_search(search.reference, console, "relax", [start]) as desk:
+    with opened_search(search.reference, console, "relax", [start]) as context:
         for warning in search.warnings:
             log.warning("%s", warning)
         keys: RelaxSettings = search.keys
-        made_with = {"structure": start.id, "method": desk.labeller.method}
+        made_with = {"structure": start.id, "method": context.labeller.method}
         baseline = prior_mean(keys.baseline, start)
         folder = Path(keys.output).expanduser()
-        known = Observations.opened(desk, folder, start, made_with, keys.max_calls, baseline)
+        known = Observations.opened(context, folder, start, made_with, keys.max_calls, baseline)
         try:
             best = minimise(keys, start, known)
         except SearchEnded:
@@ -70,7 +70,7 @@ def minimise(keys: RelaxSettings, start: Frame, known: Observations) -> Labelled
     done = [x for x in known.data if _force(x) <= keys.fmax]
     here = min(done or [here, *known.data], key=lambda x: x.label.energy)
     while _force(here) > keys.fmax:
-        known.desk.watch.raise_if_stopped()
+        known.context.watch.raise_if_stopped()
         moved = _followed(keys, here.frame, known.process())
         if any(x.frame.id == moved.id for x in known.data):
             raise SearchEnded(

@@ -52,19 +52,19 @@ def read_surrogate_md(config: Path) -> tuple[Any, Frame]:
 def surrogate_md(config: Path, console: Console) -> None:
     """Run the dynamics. Raises SettingsError, SetupError, SearchEnded, RunInterrupted."""
     search, start = read_surrogate_md(config)
-    with opened_search(search.reference, console, "md", [start]) as desk:
+    with opened_search(search.reference, console, "md", [start]) as context:
         for warning in search.warnings:
             log.warning("%s", warning)
         keys: SurrogateMDSettings = search.keys
         firm = ("timestep", "temperature", "friction", "max_unc_forces", "every", "seed")
         made_with = {
             "structure": start.id,
-            "method": desk.labeller.method,
+            "method": context.labeller.method,
             **{k: getattr(keys, k) for k in firm},
         }
         baseline = prior_mean(keys.baseline, start)
         folder = Path(keys.output).expanduser()
-        known = Observations.opened(desk, folder, start, made_with, keys.max_calls, baseline)
+        known = Observations.opened(context, folder, start, made_with, keys.max_calls, baseline)
         _Dynamics(keys, start, known).run()
 
 
@@ -85,7 +85,7 @@ class _Dynamics:
         while self.motion.step < keys.steps:
             if self.motion.step % SAVE == 0:
                 self._save()
-                known.desk.watch.raise_if_stopped()
+                known.context.watch.raise_if_stopped()
             moved, kicked = self._drift(forces)
             frame = self.start.moved(moved)
             said = process.predict([frame], spread=True)
