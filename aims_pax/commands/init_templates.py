@@ -296,8 +296,8 @@ PRETRAINING:                            # the models learn from a cheap method f
   potential:                            # a calculator as here, or so3lr, chgnet, the name or file of a model
     factory: tblite.ase:TBLite
     kwargs: {method: GFN2-xTB, verbosity: 0}
-  n_frames: 200
-  max_epochs: 40
+  n_frames: 200                         # the default is 400
+  max_epochs: 40                        # for a quick look: without this line up to 200, which learns them better
 
 INITIAL_DATASET_GENERATION:             # the first structures that the reference labels
   initial_sampling: calculator          # MD with the cheap method

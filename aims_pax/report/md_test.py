@@ -72,13 +72,14 @@ def md_verdict(found: Mapping[str, Any]) -> MDVerdict:
         return MDVerdict("limited", f"{text}.")
     open_laws = any(law["agrees"] is None and law["canonical_thermostat"] for law in found["temperature_law"])
     vague = any((d["error"] or 0.0) > DRIFT for d in found["drift"]) or not found["drift"]
-    sound = "the test is too short to see a drift of its energy" if vague else "its energy is conserved"
-    law = (
-        "the test is too short for its temperature"
-        if open_laws
-        else "its temperature follows the canonical law"
-    )
-    sound += f" and {law}"
+    if vague and open_laws:
+        sound = "the test is too short to see a drift of its energy, and for its temperature"
+    elif vague:
+        sound = "the test is too short to see a drift of its energy, and its temperature follows the canonical law"
+    elif open_laws:
+        sound = "its energy is conserved, and the test is too short for its temperature"
+    else:
+        sound = "its energy is conserved and its temperature follows the canonical law"
     short = "" if longest >= 10 else " Rare events appear only in longer tests (aims-PAX test --md --ps 50)."
     return MDVerdict("fit", f"{text}; {sound}.{short}")
 

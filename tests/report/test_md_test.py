@@ -44,7 +44,7 @@ def test_a_drift_is_one_beyond_its_error_and_a_limit():
     assert "drifts by 5.0 meV/atom/ps" in md_verdict(md_results(drift=drift(5.0, 1.0))).text
     unsure = md_verdict(md_results(drift=drift(5.0, 4.0)))
     assert unsure.kind == "fit"
-    assert "too short to see a drift of its energy and its temperature" in unsure.text
+    assert "too short to see a drift of its energy, and its temperature follows" in unsure.text
     assert "too short to see a drift" in md_verdict(md_results(drift=[])).text
     assert md_verdict(md_results(drift=drift(0.5, 0.01))).kind == "fit"
     assert md_verdict(md_results(drift=drift(-5.0, None))).kind == "unfit"
