@@ -40,7 +40,7 @@ import numpy as np
 from priors import ETHANOL, Bench, dynamics, labelled
 
 from aims_pax.core import convergence
-from aims_pax.core.rules import ConvergeRules
+from aims_pax.core.rules import ConvergenceRules
 from aims_pax.core.selection import at_random, element_moments, farthest_first, largest_first, max_determinant
 from aims_pax.core.uncertainty import atomic_spread
 from aims_pax.core.work import KeepBest, Trained
@@ -214,7 +214,7 @@ def train(
         for m in model.members:
             for group in m.optimiser.param_groups:
                 group["lr"] = lr
-    rules = ConvergeRules((member,), patience, MARGIN, epochs)
+    rules = ConvergenceRules((member,), patience, MARGIN, epochs)
     state, best = convergence.begin(rules), {}
     data = {member: MemberData(fit, check)}
     while work := convergence.outstanding(state, rules):

@@ -39,8 +39,8 @@ from aims_pax.frames import Frame, Label, LabelledFrame
 from aims_pax.models.mace import Ensemble, MemberData
 from aims_pax.models.mace.mace_import import quiet
 from aims_pax.models.mace.statistics import measure
-from aims_pax.potential import calculator_factory
 from aims_pax.settings import read_settings
+from aims_pax.user_code import calculator_factory
 
 with quiet():
     from mace import data
