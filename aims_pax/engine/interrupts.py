@@ -58,6 +58,10 @@ class InterruptMonitor:
         self._last_check = -CHECK_EVERY
         self._checking = threading.Lock()  # background training checks from other threads
 
+    def request_stop(self, cancel: bool = False) -> None:
+        """As `aims-PAX stop` and `aims-PAX stop --cancel` do."""
+        self.stop_requested, self.cancel = True, cancel
+
     def stop(self) -> bool:
         """Whether MD and training should stop at the next step or batch."""
         self._check()
@@ -94,7 +98,7 @@ class InterruptMonitor:
             if request == "pause":
                 request = self._wait_while_paused(self.requests)
             if request in ("stop", "cancel"):
-                self.stop_requested, self.cancel = True, request == "cancel"
+                self.request_stop(cancel=request == "cancel")
             if request is not None:
                 self.requests.running()
 

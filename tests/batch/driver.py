@@ -143,7 +143,7 @@ def main(folder: Path) -> None:
         threading.Thread(target=_count_walltime, args=(watch, plan, folder), daemon=True).start()
     if plan["cancel"]:  # by a signal here, by a file in a whole run
         watch.raise_if_signalled = lambda: None  # type: ignore[method-assign]
-        signal.signal(signal.SIGTERM, lambda *_: vars(watch).update(asked=True, cancel=True))
+        signal.signal(signal.SIGTERM, lambda *_: watch.request_stop(cancel=True))
     launch = worlds.launch("emt", plan["fault"], seconds=plan["seconds"], count=folder / "count")
     reference = AimsReference(
         control=read_control(folder / "control.in"),

@@ -61,7 +61,7 @@ def test_walltime_and_wishes_end_it_too_and_the_lock_is_renewed():
         wait_for_results([never()], InterruptMonitor(0.5, lambda: beats.append(1)).raise_if_stopped)
     assert len(beats) > 1
     watch = InterruptMonitor()
-    later(lambda: vars(watch).update(asked=True))
+    later(watch.request_stop)
     with pytest.raises(RunInterrupted, match="aims-PAX stop"):
         wait_for_results([never()], watch.raise_if_stopped)
 
