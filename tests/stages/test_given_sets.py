@@ -82,8 +82,8 @@ def test_too_few_structures_to_hold_some_out_are_refused(run):
 def test_atoms_alone_are_neither_enough_to_train_nor_held_out(run, tmp_path):
     made = run({"t.xyz": 1}, initial_train_dataset="t.xyz", valid_ratio=0.5)
     atoms = []
-    for k, symbol in enumerate("HHHO"):
-        atom = Atoms(symbol, info={"REF_energy": -10.0 - k, "spin": 2 * k + 2 if symbol == "H" else 3})
+    for k, (symbol, charge, spin) in enumerate((("H", 0, 2), ("H", -1, 1), ("H", 1, 1), ("O", 0, 3))):
+        atom = Atoms(symbol, info={"REF_energy": -10.0 - k, "charge": charge, "spin": spin})
         atom.arrays["REF_forces"] = np.zeros((1, 3))
         atoms.append(atom)
     water = ase.io.read(tmp_path / "t.xyz", ":")

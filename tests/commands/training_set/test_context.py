@@ -65,6 +65,6 @@ def test_a_step_ends_when_it_is_asked_to(tmp_path):
     watch = InterruptMonitor()
     shop = context(tmp_path, watch)
     shop.check()
-    watch.asked = True
+    watch.request_stop()
     with pytest.raises(RunInterrupted):
         shop.check()
