@@ -116,9 +116,7 @@ def _check_electrons(frame: Frame) -> None:
     try:
         check_electrons(frame)
     except SettingsError as error:
-        unwritten = (
-            "" if frame.charge is not None else "; the structure has no charge: write charge=… for an ion"
-        )
+        unwritten = "" if frame.charge is not None else " (no charge=… is written, which counts as 0)"
         raise SettingsError(f"{error}{unwritten}") from error
 
 

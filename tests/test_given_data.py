@@ -176,7 +176,7 @@ def test_a_multiplicity_without_a_charge_must_be_possible_for_a_neutral_structur
     water = replace(frame(1, numbers=(8, 1, 1)).frame, spin=2)
     path.write_text(to_extxyz([LabelledFrame(water, Label(-1.0, np.zeros((3, 3))))]))
     with pytest.raises(
-        SettingsError, match=r"cannot have multiplicity 2: .*no charge: write charge=… for an ion"
+        SettingsError, match=r"cannot have multiplicity 2: .*no charge=… is written, which counts as 0"
     ):
         read_given(path, "water.xyz", "train", KEYS, ())
     path.write_text(to_extxyz([LabelledFrame(replace(water, charge=1), Label(-1.0, np.zeros((3, 3))))]))

@@ -297,7 +297,7 @@ PRETRAINING:                            # the models learn from a cheap method f
     factory: tblite.ase:TBLite
     kwargs: {method: GFN2-xTB, verbosity: 0}
   n_frames: 200                         # the default is 400
-  max_epochs: 40                        # for a quick look: without this line up to 200, which learns them better
+  max_epochs: 40                        # short, for a first look; the default, 200, learns them better
 
 INITIAL_DATASET_GENERATION:             # the first structures that the reference labels
   initial_sampling: calculator          # MD with the cheap method

@@ -73,7 +73,7 @@ def md_verdict(found: Mapping[str, Any]) -> MDVerdict:
     open_laws = any(law["agrees"] is None and law["canonical_thermostat"] for law in found["temperature_law"])
     vague = any((d["error"] or 0.0) > DRIFT for d in found["drift"]) or not found["drift"]
     if vague and open_laws:
-        sound = "the test is too short to see a drift of its energy, and for its temperature"
+        sound = "the test is too short to see a drift of its energy, and too short for its temperature"
     elif vague:
         sound = "the test is too short to see a drift of its energy, and its temperature follows the canonical law"
     elif open_laws:

@@ -50,8 +50,8 @@ class PretrainingSettings(Section):
     skip_step: Whole = key(25, "MD steps between two structures.", possible=COUNT, plausible="[5, 10000]")
     num_trajectories: Whole = key(
         4,
-        "Trajectories that make the structures, of all geometries together, but at least one of each; with several "
-        "temperatures at each of them. They move in one batch.",
+        "Number of trajectories that make the structures: of all geometries together, at least one of each, and so "
+        "many at each temperature. They move in one batch.",
         possible="[1, inf)",
         plausible="[1, 1000]",
     )

@@ -275,6 +275,12 @@ TABLE = (
     ),
     NoEffect(ACTIVE, "confidence audit_share", lambda _, s: s.target_error == 0, "there is no target_error"),
     NoEffect(ACTIVE, "quiet_MD_steps", lambda _, s: s.stop != "when_done", "only stop: when_done uses it"),
+    NoEffect(
+        PRETRAINING,
+        "num_trajectories",
+        lambda _, s: bool(s.samplers),
+        "samplers have their own: write it in those of kind md",
+    ),
     NoEffect(INITIAL, "desired_acc_scale_idg", lambda _, s: s.desired_acc == 0, "desired_acc is 0"),
     NoEffect(
         INITIAL, f"{CONVERGENCE} margin", lambda _, s: not s.converge_initial, "converge_initial is False"

@@ -109,6 +109,13 @@ def test_a_temperature_of_pretraining_is_not_dropped_next_to_its_samplers(tmp_pa
     assert read(tmp_path, PROJECT + FREE + samplers).pretraining.samplers
 
 
+def test_trajectories_of_pretraining_next_to_its_samplers_are_said_to_have_no_effect(tmp_path):
+    project = PROJECT + FREE + "  num_trajectories: 8\n"
+    assert not read(tmp_path, project).warnings
+    (warning,) = read(tmp_path, project + "  samplers: [{kind: md}]\n").warnings
+    assert "PRETRAINING.num_trajectories: has no effect: samplers have their own" in warning
+
+
 def test_a_difference_is_not_learnt_from_a_model_of_whole_energies(tmp_path):
     (found,) = errors(tmp_path, PROJECT + "  baseline: {factory: a.b:D}\n", FINE)
     assert (

@@ -8,6 +8,7 @@ import pytest
 
 from aims_pax.dataset import read_extxyz
 from aims_pax.settings import dump, read_settings
+from aims_pax.settings.pretraining import PretrainingSettings
 from tests.projects import command, write_project
 
 TEACHER = '''
@@ -131,3 +132,16 @@ def test_the_report_shows_pretraining_as_stages_of_its_own(run):
     assert done.returncode == 0, done.stdout + done.stderr
     now = json.loads(done.stdout)
     assert now["labels"]["done"] == len(list(read_extxyz(folder / "data/labelled.xyz")))
+
+
+def test_the_structures_come_from_four_trajectories_of_all_geometries_together(run):
+    folder, _ = run
+    free = list(read_extxyz(folder / "data/pretraining/labelled.xyz"))
+    assert {one.origin["trajectory"] for one in free} == {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize(("systems", "each"), [(1, 4), (2, 2), (3, 1), (9, 1)])
+def test_trajectories_are_shared_out_among_the_geometries_and_repeated_at_each_temperature(systems, each):
+    asked = PretrainingSettings(potential={"factory": "a:B"}, temperature=[300, 500])
+    sources = asked.sources_of(systems)
+    assert [(s.temperature, s.num_trajectories) for s in sources] == [(300, each), (500, each)]
