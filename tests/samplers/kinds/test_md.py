@@ -225,3 +225,11 @@ def test_of_several_trajectories_only_the_one_that_fails_begins_again(caplog):
 def test_fewer_than_one_trajectory_is_refused(count):
     with pytest.raises(ValueError, match="num_trajectories"):
         several(count)
+
+
+def test_a_ramp_extends_over_the_steps_of_each_of_several_trajectories():
+    ramp = langevin((20.0, 60.0))
+    sampler = MDSampler(LennardJones(), lambda s: ramp, 4, num_trajectories=2)
+    samples = list(sampler.sample(SYSTEMS[:1], 6, np.random.default_rng(7)))
+    assert [s.origin["step"] for s in samples] == [4, 4, 8, 8, 12, 12]
+    assert [s.origin["temperature"] for s in samples][-2:] == [60.0, 60.0]
