@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -27,8 +27,9 @@ from parsl.dataflow.dflow import DataFlowKernel
 from parsl.errors import ParslError
 from parsl.executors import HighThroughputExecutor, ThreadPoolExecutor
 from parsl.executors.base import ParslExecutor as Backend
+from parsl.executors.errors import BadStateException
 from parsl.executors.high_throughput.errors import ManagerLost, WorkerLost
-from parsl.executors.high_throughput.executor import DEFAULT_LAUNCH_CMD
+from parsl.executors.high_throughput.executor import DEFAULT_LAUNCH_CMD, HTEXFuture
 from parsl.jobs.error_handlers import windowed_error_handler
 from parsl.jobs.states import JobState, JobStatus
 from parsl.providers import LocalProvider
@@ -192,7 +193,30 @@ class ParslExecutor:
 
 
 class QuotedPool(HighThroughputExecutor):
-    """Quotes paths in shell commands, which Parsl does not: with a space in a path no worker would start."""
+    """Parsl's executor with two faults mended.
+
+    Parsl does not quote paths in shell commands: with a space in a path no worker would start. And when it gives up, it
+    forgets tasks that another thread is just handing over or finishing: they would be waited for without end.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._handing_over = threading.Lock()  # held while a task is registered, and while all of them fail
+
+    def submit_payload(self, context: dict[str, Any], buffer: bytes) -> HTEXFuture:
+        with self._handing_over:
+            return super().submit_payload(context, buffer)
+
+    def set_bad_state_and_fail_all(self, exception: Exception) -> None:
+        with self._handing_over:
+            if not self.bad_state_is_set:
+                logging.getLogger("parsl").error("giving up the workers: %s", exception)
+                self._executor_exception = exception
+                self._executor_bad_state.set()
+            lost = list(self.tasks.values())
+        for future in lost:
+            with suppress(InvalidStateError):  # its result has come in the meantime
+                future.set_exception(BadStateException(self, self._executor_exception))  # type: ignore[no-untyped-call]
 
     def initialize_scaling(self) -> None:
         paths = {name: getattr(self, name) for name in ("cert_dir", "worker_logdir_root", "run_dir")}

@@ -5,13 +5,17 @@ import os
 import pickle
 import signal
 import subprocess
+import threading
 import time
+from concurrent.futures import Future
 
 import pytest
+from parsl.executors import HighThroughputExecutor
+from parsl.executors.errors import BadStateException
 
 from aims_pax.errors import SetupError
 from aims_pax.labelling.executors.base import WorkerDied
-from aims_pax.labelling.executors.parsl_local import interchange_command
+from aims_pax.labelling.executors.parsl_local import QuotedPool, interchange_command
 from aims_pax.labelling.factory import make_executor
 
 
@@ -37,6 +41,46 @@ def test_a_dead_interchange_ends_the_run_with_one_line_and_nothing_hangs(executo
         assert "\n" not in str(raised.value)
     with pytest.raises(SetupError, match="has ended"):
         executor.submit(time.sleep, 0.0).result(30)
+
+
+def test_a_pool_that_is_given_up_fails_what_another_thread_hands_over_meanwhile(monkeypatch):
+    pool = QuotedPool(label="labels", address="127.0.0.1", encrypted=False)
+    checked, given_up = threading.Event(), threading.Event()
+
+    def submit_slowly(
+        self, context, buffer
+    ):  # what Parsl does, with time between the check and the registration
+        assert not self.bad_state_is_set
+        checked.set()
+        given_up.wait(1.0)
+        self.tasks[1] = Future()
+        return self.tasks[1]
+
+    monkeypatch.setattr(HighThroughputExecutor, "submit_payload", submit_slowly)
+    late = []
+    thread = threading.Thread(target=lambda: late.append(pool.submit_payload({}, b"")))
+    thread.start()
+    checked.wait(10)
+    pool.set_bad_state_and_fail_all(SetupError("the interchange has ended"))
+    given_up.set()
+    thread.join()
+    with pytest.raises(BadStateException, match="the interchange has ended"):
+        late[0].result(0)
+
+
+def test_a_pool_that_is_given_up_fails_all_tasks_while_others_finish():
+    pool = QuotedPool(label="labels", address="127.0.0.1", encrypted=False)
+    finished, lost, last = Future(), Future(), Future()
+    finished.set_result(1)  # its thread has not yet taken it from the table
+    pool.tasks.update({1: finished, 2: lost, 3: last})
+    lost.add_done_callback(lambda _: pool.tasks.pop(1))
+    pool.set_bad_state_and_fail_all(SetupError("the interchange has ended"))
+    pool.set_bad_state_and_fail_all(SetupError("a consequence"))
+    assert finished.result(0) == 1
+    for future in (lost, last):
+        with pytest.raises(BadStateException, match="the interchange has ended"):
+            future.result(0)
+    assert "interchange" in str(pool.executor_exception)
 
 
 def test_an_interchange_whose_driver_died_while_it_started_ends(executor):
