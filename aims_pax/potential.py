@@ -125,10 +125,19 @@ class CalculatorPotential:
         return [calculate(self._dressed(frame), self._maker(frame)()) for frame in frames]
 
     def bind(self, frames: Sequence[Frame]) -> Bound:
+        """Fix the structures. A calculator is told what has changed since its last step, as by ASE's own dynamics: one
+        that starts from its last density needs fewer SCF cycles. The first step never depends on an earlier binding.
+        """
         own = [self._maker(frame)() for frame in frames]
+        last: dict[int, Frame] = {}  # of each calculator; several structures may share one
 
         def labels(moved: list[Frame]) -> list[Label]:
-            return [calculate(self._dressed(f), c) for f, c in zip(moved, own, strict=True)]
+            found = []
+            for frame, calculator in zip(map(self._dressed, moved), own, strict=True):
+                before = last.pop(id(calculator), None)  # after a failure everything begins again
+                found.append(calculate(frame, calculator, before=before))
+                last[id(calculator)] = frame
+            return found
 
         return LabelsBound(labels, frames)
 
@@ -218,13 +227,16 @@ class _EvaluatedBound:
         return Evaluation(*(None if a is None else torch.from_numpy(np.ascontiguousarray(a)) for a in arrays))
 
 
-def calculate(frame: Frame, calculator: Calculator, stress: bool = True) -> Label:
+def calculate(
+    frame: Frame, calculator: Calculator, stress: bool = True, before: Frame | None = None
+) -> Label:
     """Label one frame with an ASE calculator: raw forces (also on fixed atoms) and the consistent energy.
 
     The free energy is used if the calculator has one, because forces are its derivative. Stress is computed if the
-    frame is periodic and the calculator implements it. Raises whatever the calculator raises; NotConverged if it only
-    notes that it has not converged; WrongShape for results that are no label; SetupError if it is no calculator of
-    forces, or has changed the structure.
+    frame is periodic and the calculator implements it. before: what this calculator has evaluated last, from which it
+    may start; None: it begins anew, so that the label does not depend on its history. Raises whatever the calculator
+    raises; NotConverged if it only notes that it has not converged; WrongShape for results that are no label;
+    SetupError if it is no calculator of forces, or has changed the structure.
     """
     can = _implemented(calculator)
     atoms = frame.to_atoms()
@@ -234,9 +246,10 @@ def calculate(frame: Frame, calculator: Calculator, stress: bool = True) -> Labe
     wanted = ["energy", "forces", *(["stress"] if with_stress else [])]
     if isinstance(getattr(calculator, "__dict__", {}).get("results"), dict):  # not a property
         calculator.results = {}  # as ASE does: what it does not compute now would be of an earlier structure
+    changes = _changes(calculator, before, frame)
     try:
         with interruptible():  # one call for all: separate calls make some calculators compute twice
-            calculator.calculate(atoms, wanted, _changes())
+            calculator.calculate(atoms, wanted, changes)
     except SystemExit as error:
         raise Crashed(
             f"{type(calculator).__name__} has ended the program: sys.exit({error.code!r})"
@@ -347,7 +360,13 @@ def full_stress(stress: Any) -> Array:
     return np.asarray(full, float)
 
 
-def _changes() -> list[str]:
-    from ase.calculators.calculator import all_changes
+def _changes(calculator: Any, before: Frame | None, frame: Frame) -> list[str]:
+    """What the calculator is told has changed, in ASE's words: everything, or only positions and cell."""
+    from ase.calculators.calculator import Calculator, all_changes
 
-    return list(all_changes)
+    moved = before is not None and before.constitution == frame.constitution
+    if not moved or not isinstance(calculator, Calculator):
+        return list(all_changes)
+    assert before is not None
+    calculator.reset()  # as ASE does before each step; some keep in it what the next step may not use
+    return ["positions"] if np.array_equal(before.cell, frame.cell) else ["positions", "cell"]

@@ -35,7 +35,7 @@ from aims_pax.md.state import MDState
 from aims_pax.models.mace import Ensemble
 from aims_pax.models.mace.native import absent
 from aims_pax.models.mace.statistics import Statistics
-from aims_pax.parallel.dynamics import MDPool
+from aims_pax.parallel.dynamics import EnsembleSource, MDPool
 from aims_pax.settings.mace import (
     ArchitectureSettings,
     GeneralSettings,
@@ -243,7 +243,7 @@ def main() -> None:
     if options.double and not reason:
         back_ends["native, double"] = ensemble("native", options.channels)
         in_double_precision(back_ends["native, double"])
-    pool = MDPool(back_ends[best], PROCESSES)
+    pool = MDPool(EnsembleSource(back_ends[best]), PROCESSES)
     for name in options.systems:
         make, n = SYSTEMS[name]
         states = started(make(), n)

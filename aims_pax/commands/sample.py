@@ -22,6 +22,7 @@ from aims_pax.engine.interrupts import InterruptMonitor, remaining_walltime
 from aims_pax.engine.outcome import log_outcome
 from aims_pax.errors import Abandoned, RestartError, SettingsError
 from aims_pax.labelled_data import structure_text
+from aims_pax.parallel.calculator_dynamics import CalculatorDynamics
 from aims_pax.potentials.named import Potentials
 from aims_pax.record.arrays import Torn, pack_arrays, unpack_arrays
 from aims_pax.record.files import append_text, cut_torn_tail, write_bytes
@@ -30,6 +31,7 @@ from aims_pax.record.log import to_console
 from aims_pax.record.provenance import changes, flat_settings, provenance_refusal
 from aims_pax.sampler import Sample
 from aims_pax.samplers.mixture import Mixture
+from aims_pax.schedulers.usable_cores import cores
 from aims_pax.settings.bundled_models import BUNDLED
 from aims_pax.settings.callables import PUBLISHED_MODELS
 from aims_pax.settings.content_hashes import contents
@@ -63,7 +65,10 @@ def sample(config: Path, console: Console) -> None:
         check_device("device", keys.device)
     lock = Lock(target.with_name(f".{target.name}.lock"))
     watch = InterruptMonitor(remaining_walltime(None), lock.heartbeat)
-    with to_console(console, "INFO"), log_outcome(), watch.listening(), lock.held(watch.raise_if_signalled):
+    with (
+        to_console(console, "INFO"), log_outcome(), watch.listening(), lock.held(watch.raise_if_signalled),
+        CalculatorDynamics(cores()) as dynamics,
+    ):  # fmt: skip
         for warning in (*settings.warnings, *geometry_warnings(settings, systems)):
             log.warning("%s", warning)
         log.info("%s: %s", target.name, samplers_in_words(settings.samplers))
@@ -74,6 +79,7 @@ def sample(config: Path, console: Console) -> None:
             keys.skip_step,
             Potentials(folder, keys.device),
             watch.stop,
+            dynamics=dynamics,
         )
         _fill(target, made, systems, settings, watch)
 

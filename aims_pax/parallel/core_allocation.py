@@ -48,6 +48,18 @@ def moving_processes(settings: Settings, trajectories: int) -> int:
     return max(1, min(cores() // _threads(profile), trajectories))
 
 
+def calculator_processes(settings: Settings) -> int:
+    """Number of processes that move trajectories with cheap calculators, which compute on the CPU: as set, else one
+    per core.
+    """
+    profile = settings.cluster.dynamics
+    if settings.cluster.executor == "inline":
+        return 1
+    if profile is not None and profile.workers is not None:
+        return profile.workers
+    return max(1, cores() // _threads(profile))
+
+
 @contextmanager
 def prepared_processes(settings: Settings) -> Iterator[None]:
     """Inside the block these processes are forks of one that imports the modules they need, from now on.

@@ -1,4 +1,6 @@
-"""Molecular dynamics on several cores: each process moves its share of the trajectories with all members.
+"""Molecular dynamics on several cores: each process moves its share of the trajectories.
+
+They move with all members of the committee, or with a calculator (`calculator_dynamics`):
 
     weights of version v ─┬─ process 0: trajectories 0, 2, … ─┬─ results in the order of the states
                           └─ process 1: trajectories 1, 3, … ─┘
@@ -16,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from aims_pax.errors import Abandoned
 from aims_pax.md.bias import UncertaintyBias
@@ -25,6 +27,7 @@ from aims_pax.md.state import MDState
 from aims_pax.models.base import ForceFieldModel
 from aims_pax.models.kinds import DEFAULT, kind_of_run, model_kind
 from aims_pax.parallel.core_allocation import moving_processes
+from aims_pax.potential import Potential
 from aims_pax.worker_process import FailureCounter, WorkerProcess, WorkerProcessLost, own_threads
 
 if TYPE_CHECKING:
@@ -35,6 +38,39 @@ log = logging.getLogger(__name__)
 LOWER = 5  # niceness of these processes
 
 
+class LoadedForces(Protocol):
+    """What moves the atoms, in a worker."""
+
+    def potential(self) -> Potential:
+        """The potential with the newest weights."""
+        ...
+
+
+class SerialisedForces(Protocol):
+    """What moves the atoms, on its way to a worker."""
+
+    def load(self) -> LoadedForces:
+        """Rebuild it. Raises SettingsError, SetupError."""
+        ...
+
+
+class ForceSource(Protocol):
+    """What moves the atoms, in the driver."""
+
+    @property
+    def version(self) -> int:
+        """Changes when the weights do."""
+        ...
+
+    def serialised(self) -> SerialisedForces:
+        """Everything a new worker needs but the weights."""
+        ...
+
+    def weights(self) -> tuple[Mapping[str, Any], ...] | None:
+        """The present weights of every member; None if there are none that change."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class SerialisedEnsemble:
     """The serialised members and the name of their kind, whose module may be in `folder`."""
@@ -42,6 +78,27 @@ class SerialisedEnsemble:
     kind: str
     folder: Path
     members: Any
+
+    def load(self) -> ForceFieldModel:
+        return model_kind(self.kind, self.folder).unserialise(self.members)
+
+
+class EnsembleSource:
+    """A committee. kind, folder: see `model_kind`."""
+
+    def __init__(self, ensemble: ForceFieldModel, kind: str = DEFAULT, folder: Path = Path()) -> None:
+        self.ensemble, self.kind, self.folder = ensemble, kind, folder
+
+    @property
+    def version(self) -> int:
+        return self.ensemble.version
+
+    def serialised(self) -> SerialisedEnsemble:
+        members = model_kind(self.kind, self.folder).serialise(self.ensemble)
+        return SerialisedEnsemble(self.kind, self.folder, members)
+
+    def weights(self) -> tuple[Mapping[str, Any], ...]:
+        return tuple(self.ensemble.inference_arrays(m) for m in range(len(self.ensemble)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +116,7 @@ class MDTask:
     version: int
     memory: float = math.inf
     written: bool = False
-    models: SerialisedEnsemble | None = None
+    models: SerialisedForces | None = None
     weights: tuple[Mapping[str, Any], ...] | None = None
     bias: tuple[UncertaintyBias | None, ...] | None = None
 
@@ -67,23 +124,20 @@ class MDTask:
 class MDPool:
     """n processes that move trajectories. A context manager; they start at `warm` or with the first task.
 
-    kind, folder: of the models, see `model_kind`. memory: bytes that all their evaluations together may use. After a
+    memory: bytes that all their evaluations together may use. After a
     process was killed the limit is halved, so fewer trajectories move in one batch; if it happens again, the number of
     processes is halved too.
     """
 
     def __init__(
         self,
-        ensemble: ForceFieldModel,
+        source: ForceSource,
         n: int,
         threads: int = 1,
         memory: float = math.inf,
         written: bool = False,
-        kind: str = DEFAULT,
-        folder: Path = Path(),
     ) -> None:
-        self.ensemble, self.n, self.threads = ensemble, n, threads
-        self.kind, self.folder = kind, folder
+        self.source, self.n, self.threads = source, n, threads
         self.memory, self.written = memory, written
         self._killed = 0
         self._companions: list[WorkerProcess | None] = [None] * n
@@ -119,7 +173,7 @@ class MDPool:
         driving_members: Sequence[int] | None = None,
         bias: Sequence[UncertaintyBias | None] | None = None,
     ) -> list[MDOutcome]:
-        """`md.advance` with the ensemble's potential. Raises Abandoned; SetupError when processes die repeatedly."""
+        """`md.advance` with the potential of the source. Raises Abandoned; SetupError when processes die repeatedly."""
         while True:
             try:
                 moved = self._together(states, n_steps, md, stop, length, driving_members, bias)
@@ -204,12 +258,9 @@ class MDPool:
         driving_members: tuple[int, ...] | None,
         bias: tuple[UncertaintyBias | None, ...] | None,
     ) -> None:
-        companion, version = self._companion(k), self.ensemble.version
-        new = self._versions[k] < 0
-        models = self._serialised() if new else None
-        stale = self._versions[k] != version
-        members = range(len(self.ensemble))
-        weights = tuple(self.ensemble.inference_arrays(m) for m in members) if stale else None
+        companion, version = self._companion(k), self.source.version
+        models = self.source.serialised() if self._versions[k] < 0 else None
+        weights = self.source.weights() if self._versions[k] != version else None
         memory = self.memory / self.n
         companion.send(
             MDTask(
@@ -228,10 +279,6 @@ class MDPool:
         )
         self._versions[k] = version
 
-    def _serialised(self) -> SerialisedEnsemble:
-        members = model_kind(self.kind, self.folder).serialise(self.ensemble)
-        return SerialisedEnsemble(self.kind, self.folder, members)
-
     def _companion(self, k: int) -> WorkerProcess:
         companion = self._companions[k]
         if companion is None or companion.lost:
@@ -244,27 +291,26 @@ class MDPool:
 
 
 class MDWorker:
-    """State of a process between tasks: the ensemble with the newest weights it has received."""
+    """State of a process between tasks: what moves the atoms, with the newest weights it has received."""
 
     def __init__(self) -> None:
         own_threads()
         os.nice(LOWER)  # reference calculations and training have priority on busy cores
-        self.ensemble: ForceFieldModel | None = None
+        self.forces: LoadedForces | None = None
 
     def __call__(self, leg: MDTask, stop: Callable[[], bool]) -> list[MDOutcome]:
         from aims_pax.models import memory_budget
 
         if leg.models is not None:
-            kind = model_kind(leg.models.kind, leg.models.folder)
-            self.ensemble = kind.unserialise(leg.models.members)
-        assert self.ensemble is not None
+            self.forces = leg.models.load()
+        assert self.forces is not None
         if leg.weights is not None:
+            ensemble = cast(ForceFieldModel, self.forces)
             for member, arrays in enumerate(leg.weights):
-                self.ensemble.set_inference_arrays(member, arrays)
+                ensemble.set_inference_arrays(member, arrays)
         memory_budget.allow(leg.memory, written=leg.written)
-        potential = self.ensemble.potential()
         return advance(
-            leg.states, potential, leg.n_steps, leg.md,
+            leg.states, self.forces.potential(), leg.n_steps, leg.md,
             stop=stop, length=leg.length, driving_members=leg.driving_members, bias=leg.bias,
         )  # fmt: skip
 
@@ -303,7 +349,8 @@ def md_pool(settings: Settings, ensemble: ForceFieldModel, trajectories: int) ->
 
     threads = 1 if profile is None else profile.threads
     memory = memory_budget.limit(), memory_budget.is_set_by_user()
-    with MDPool(ensemble, n, threads, *memory, kind.target or settings.model.kind, settings.folder) as own:
+    source = EnsembleSource(ensemble, kind.target or settings.model.kind, settings.folder)
+    with MDPool(source, n, threads, *memory) as own:
         log.info("molecular dynamics in %d processes", n)
         own.warm()
         yield own

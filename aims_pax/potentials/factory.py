@@ -21,6 +21,7 @@ from aims_pax.frames import Frame, Label
 from aims_pax.models.kinds import load_named
 from aims_pax.potential import Bound, CalculatorPotential, LabelsBound, Potential, calculate, full_stress
 from aims_pax.potentials.bundled import bundled_potential
+from aims_pax.potentials.light_calculators import is_light
 from aims_pax.settings.augment import CallSpec
 from aims_pax.settings.bundled_models import BUNDLED, named_by_calculator
 from aims_pax.settings.calculator_conventions import (
@@ -70,11 +71,16 @@ def _named(calculator: CallSpec | str, folder: Path, device: str | None, dtype: 
         )
     if not calculator.called:  # an object from the user: its charge is already set
         return CalculatorPotential(lambda: made)
+    light = is_light(made)
+
+    def make() -> Any:
+        return _made(calculator, folder) if light else made
+
     electrons = ElectronsOf(
         calculator.target, calculator.kwargs, folder, where,
-        lambda kwargs: _made(replace(calculator, kwargs=kwargs), folder), lambda: made,
+        lambda kwargs: _made(replace(calculator, kwargs=kwargs), folder), make, light,
     )  # fmt: skip
-    return CalculatorPotential(lambda: made, electrons)
+    return CalculatorPotential(make, electrons)
 
 
 def calculator_potential(factory: str, kwargs: Mapping[str, Any], folder: Path, where: str) -> Potential:

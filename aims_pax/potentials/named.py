@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,8 @@ from aims_pax.frames import Array, Frame, Label
 from aims_pax.models.kinds import features_of, load_named
 from aims_pax.potential import Bound, CalculatorPotential, Evaluation, Potential
 from aims_pax.potentials.bundled import bundled_potential
-from aims_pax.potentials.factory import ElectronsOf, make_potential
+from aims_pax.potentials.factory import ElectronsOf, calculator_potential, make_potential
+from aims_pax.potentials.light_calculators import is_light
 from aims_pax.samplers.descriptors import Describe, pooled
 from aims_pax.settings.augment import CallSpec, as_calculator, called
 from aims_pax.settings.bundled_models import BUNDLED
@@ -211,6 +212,26 @@ class _AnsweringBound:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._bound, name)
+
+
+def moves_light(potential: Potential) -> bool:
+    """Whether a potential, as a sampler has it, moves structures by light calculators, each by one of its own."""
+    if isinstance(potential, UserPotential):
+        with potential.blamed():
+            return moves_light(potential.potential)
+    return isinstance(potential, CalculatorPotential) and is_light(potential.make())
+
+
+def user_calculator(spec: CallSpec, folder: Path, where: str) -> Potential:
+    """A calculator of the settings as a sampler has it; for other processes. Raises SettingsError, SetupError."""
+    with naming_errors(where):
+        return UserPotential(make_potential(spec, folder, where), where)
+
+
+def named_calculator(factory: str, kwargs: Mapping[str, Any], folder: Path, where: str) -> Potential:
+    """The same for `{factory, kwargs}`, a new calculator for each structure."""
+    with naming_errors(where):
+        return UserPotential(calculator_potential(factory, kwargs, folder, where), where)
 
 
 class Potentials:

@@ -171,7 +171,8 @@ class SamplerContext:
     first one set by another sampler. load_potential: loads any other, from (value in the settings, place of its key).
     md_of: the section MD of a system. temperature: K, from MD. skip_step: default MD steps between two structures.
     reference: labels structures; None outside of a run. stop: whether the sampler should raise Abandoned.
-    folder: folder with the user's own modules and files.
+    folder: folder with the user's own modules and files. advance: moves trajectories with the potential, as
+    `md.advance` does, perhaps in several processes; None: `md.advance`.
     """
 
     place: str
@@ -183,6 +184,7 @@ class SamplerContext:
     reference: Potential | None = None
     stop: Callable[[], bool] = lambda: False
     folder: Path = Path()
+    advance: Callable[..., Any] | None = None
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import io
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from aims_pax.errors import SetupError
 from aims_pax.frames import Label as FrameLabel
 from aims_pax.labelling.reference_potential import ReferencePotential
 from aims_pax.models.kinds import load_named
+from aims_pax.parallel.calculator_dynamics import CalculatorDynamics
 from aims_pax.record.checkpoint import Snapshot, discard, exists
 from aims_pax.settings.bundled_models import BUNDLED
 from aims_pax.stages import convergence
@@ -41,7 +43,20 @@ def run_initial_dataset(run: RunContext) -> stage.State:
     settings = run.settings.initial_dataset
     assert settings is not None
     rules = InitialRules.read(settings, [s.name for s in run.systems])
-    environment = InitialDatasetEnvironment(run)
+    with CalculatorDynamics.of_run(run.settings) as dynamics:
+        state = _sampled_and_trained(InitialDatasetEnvironment(run, dynamics), rules)
+    if settings.converge_initial:
+        name, training = "converge-initial", settings.final_training
+        if not exists(run.folder.restart / "explore"):
+            convergence.discard_other_training(run, name, training)
+        members = range(len(run.ensemble.members))
+        convergence.run_convergence(run, settings, name, members, own_sets=True, training=training)
+    return state
+
+
+def _sampled_and_trained(environment: InitialDatasetEnvironment, rules: InitialRules) -> stage.State:
+    """Sample, label and train until a limit is reached; write the sets."""
+    run, settings = environment.run, environment.settings
     environment.rules = rules
     state = environment.restore(stage.State)
     complete = state is not None and bool(state.stopped)
@@ -69,12 +84,6 @@ def run_initial_dataset(run: RunContext) -> stage.State:
         write_sets(run, "initial")
         if settings.analysis:
             collect_losses(run)
-    if settings.converge_initial:
-        name, training = "converge-initial", settings.final_training
-        if not exists(run.folder.restart / "explore"):
-            convergence.discard_other_training(run, name, training)
-        members = range(len(run.ensemble.members))
-        convergence.run_convergence(run, settings, name, members, own_sets=True, training=training)
     return state
 
 
@@ -89,13 +98,16 @@ def finished(run: RunContext) -> bool:
 
 
 class InitialDatasetEnvironment(StageEnvironment):
-    """Samples structures and trains every member on its own sets."""
+    """Samples structures and trains every member on its own sets. dynamics: processes that move the samplers'
+    trajectories."""
 
-    def __init__(self, run: RunContext) -> None:
+    def __init__(self, run: RunContext, dynamics: CalculatorDynamics) -> None:
         super().__init__(run, stage)
+        assert run.settings.initial_dataset is not None
+        self.settings = run.settings.initial_dataset
         self.last: dict[str, str] = {}
         self.sampler = ResumableSampler(
-            lambda: make_sampler(run, run.watch.stop), "sample", run.settings.md.MD_seed
+            lambda: make_sampler(run, run.watch.stop, dynamics), "sample", run.settings.md.MD_seed
         )
         self._visits = 0  # number of sampled visits in the state that is being written
         self._answered = 0
@@ -108,9 +120,7 @@ class InitialDatasetEnvironment(StageEnvironment):
         return [self.train(work, stop)]
 
     def how_to_train(self, work: RunTraining) -> dict[str, Any]:
-        settings = self.run.settings.initial_dataset
-        assert settings is not None
-        return {"valid_skip": settings.valid_skip, "schedule": settings.scheduler_initial}
+        return {"valid_skip": self.settings.valid_skip, "schedule": self.settings.scheduler_initial}
 
     def _sample(self, work: RunSampler) -> Sampled:
         made = []
@@ -144,9 +154,8 @@ class InitialDatasetEnvironment(StageEnvironment):
 
     def keep(self, work: RequestLabel, label: FrameLabel) -> str | None:
         present = super().keep(work, label)
-        assert self.run.settings.initial_dataset is not None
         self._answered += 1
-        if self._answered % self.run.settings.initial_dataset.progress_dft_update == 0:
+        if self._answered % self.settings.progress_dft_update == 0:
             log.info("%d labels of the initial dataset since this start", self._answered)
         return present
 
@@ -160,11 +169,13 @@ class InitialDatasetEnvironment(StageEnvironment):
         return state
 
 
-def make_sampler(run: RunContext, stop: Callable[[], bool]) -> Sampler:
-    """The sampler of the settings: those listed in SAMPLERS, or what `initial_sampling` names."""
+def make_sampler(run: RunContext, stop: Callable[[], bool], dynamics: CalculatorDynamics) -> Sampler:
+    """The sampler of the settings: those listed in SAMPLERS, or what `initial_sampling` names.
+
+    dynamics: processes that move trajectories with light calculators.
+    """
     from aims_pax.potentials.bundled import bundled_potential
-    from aims_pax.potentials.factory import calculator_potential
-    from aims_pax.potentials.named import UserPotential, naming_errors
+    from aims_pax.potentials.named import moves_light, named_calculator
     from aims_pax.samplers.kinds.aimd import AbInitioMDSampler
     from aims_pax.samplers.kinds.md import MDSampler
 
@@ -175,7 +186,7 @@ def make_sampler(run: RunContext, stop: Callable[[], bool]) -> Sampler:
         return run.settings.md_of(system.name)
 
     if run.settings.samplers:
-        return _mixture(run, md_of, stop)
+        return _mixture(run, md_of, stop, dynamics)
     skip, kind = settings.skip_step_initial, settings.initial_sampling
     if kind == "aimd":
         return AbInitioMDSampler(ReferencePotential(run.labeller), md_of, skip, "aimd", stop)
@@ -183,9 +194,10 @@ def make_sampler(run: RunContext, stop: Callable[[], bool]) -> Sampler:
         calculator = settings.initial_calculator
         assert calculator is not None
         where = "INITIAL_DATASET_GENERATION.initial_calculator"
-        with naming_errors(where):
-            made = calculator_potential(calculator.factory, calculator.kwargs, run.folder.root, where)
-        return MDSampler(UserPotential(made, where), md_of, skip, calculator.factory, stop)
+        make = partial(named_calculator, calculator.factory, calculator.kwargs, run.folder.root, where)
+        made = make()
+        move = partial(dynamics.advance, make, calculator.factory) if moves_light(made) else None
+        return MDSampler(made, md_of, skip, calculator.factory, stop, advance=move)
     if kind in BUNDLED:
         return MDSampler(bundled_potential(kind, asked.device, asked.dtype), md_of, skip, kind, stop)
     size = settings.initial_foundational_size
@@ -193,7 +205,12 @@ def make_sampler(run: RunContext, stop: Callable[[], bool]) -> Sampler:
     return MDSampler(model, md_of, skip, f"mace-mp0 {size}", stop)
 
 
-def _mixture(run: RunContext, md_of: Callable[[System], MDSettings], stop: Callable[[], bool]) -> Sampler:
+def _mixture(
+    run: RunContext,
+    md_of: Callable[[System], MDSettings],
+    stop: Callable[[], bool],
+    dynamics: CalculatorDynamics,
+) -> Sampler:
     from aims_pax.potentials.named import Potentials
     from aims_pax.settings.sampler_list import samplers_in_words
     from aims_pax.stages.sampler_factory import mixture
@@ -211,6 +228,7 @@ def _mixture(run: RunContext, md_of: Callable[[System], MDSettings], stop: Calla
         stop,
         settings.model.dtype,
         ReferencePotential(run.labeller),
+        dynamics=dynamics,
     )
 
 

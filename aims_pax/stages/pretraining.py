@@ -26,6 +26,7 @@ from aims_pax.errors import LabelError, SettingsError, SetupError
 from aims_pax.frames import Frame, Label, LabelledFrame
 from aims_pax.label_limits import check_label
 from aims_pax.models.kinds import kind_of_run
+from aims_pax.parallel.calculator_dynamics import CalculatorDynamics
 from aims_pax.parallel.training import background_training
 from aims_pax.potentials.named import LoadedPotential, Potentials, UserPotential, canonical_spec
 from aims_pax.record.checkpoint import Snapshot, exists
@@ -122,16 +123,17 @@ def sample_and_label(run: RunContext, asked: PretrainingSettings) -> stage.State
     systems = tuple(s.name for s in run.systems)
     batch = max(1, asked.n_frames // (BATCHES * len(systems)))
     rules = PretrainingRules(systems, asked.n_frames, batch, asked.valid_ratio)
-    environment = PretrainingEnvironment(run, asked)
-    environment.rules = rules
-    state = environment.restore(stage.State)
-    if state is None:
-        run.dataset.begin_again(0)
-        state = stage.begin(rules)
-    state = stage.reopen(state, rules)
-    if not state.stopped:
-        log.info("pre-training: %d structures with free labels from %s", asked.n_frames, asked.in_words)
-    done: stage.State = environment.drive(state, rules)
+    with CalculatorDynamics.of_run(run.settings) as dynamics:
+        environment = PretrainingEnvironment(run, asked, dynamics)
+        environment.rules = rules
+        state = environment.restore(stage.State)
+        if state is None:
+            run.dataset.begin_again(0)
+            state = stage.begin(rules)
+        state = stage.reopen(state, rules)
+        if not state.stopped:
+            log.info("pre-training: %d structures with free labels from %s", asked.n_frames, asked.in_words)
+        done: stage.State = environment.drive(state, rules)
     if not (run.dataset.union("train") and run.dataset.union("valid")):
         raise SetupError(
             f"PRETRAINING: {done.stopped}; choose another potential, or lower PRETRAINING.temperature "
@@ -141,11 +143,11 @@ def sample_and_label(run: RunContext, asked: PretrainingSettings) -> stage.State
 
 
 class PretrainingEnvironment(StageEnvironment):
-    """Samples structures and labels them with the cheap potential."""
+    """Samples structures and labels them with the cheap potential. dynamics: processes that move its trajectories."""
 
-    def __init__(self, run: RunContext, asked: PretrainingSettings) -> None:
+    def __init__(self, run: RunContext, asked: PretrainingSettings, dynamics: CalculatorDynamics) -> None:
         super().__init__(run, stage)
-        self.asked = asked
+        self.asked, self.dynamics = asked, dynamics
         self.potentials = Potentials(run.folder.root, run.settings.model.device)
         seed = run.settings.md.MD_seed if asked.seed is None else asked.seed
         self.sampler = ResumableSampler(self._make, "pretraining", seed)
@@ -210,6 +212,7 @@ class PretrainingEnvironment(StageEnvironment):
             self.run.watch.stop,
             settings.model.dtype,
             place="PRETRAINING.samplers",
+            dynamics=self.dynamics,
         )
 
     def commit(self, state: stage.State) -> None:

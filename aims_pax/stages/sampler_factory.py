@@ -11,11 +11,19 @@ from typing import TYPE_CHECKING, Any
 from aims_pax.errors import Abandoned, SettingsError
 from aims_pax.models.gp.soap import require_featomic
 from aims_pax.potential import Potential
-from aims_pax.potentials.named import Potentials, UserPotential, canonical_spec, naming_errors
+from aims_pax.potentials.named import (
+    Potentials,
+    UserPotential,
+    canonical_spec,
+    moves_light,
+    naming_errors,
+    user_calculator,
+)
 from aims_pax.sampler import Filter, Sampler, incomplete_state
 from aims_pax.samplers.descriptors import Describe, radial
 from aims_pax.samplers.mixture import Mixture, Part
 from aims_pax.samplers.surrogate import SurrogateDriven, SurrogatePotential, labelled_file
+from aims_pax.settings.augment import CallSpec, called
 from aims_pax.settings.sampler_list import potential_place, sampler_shares, samplers_as_written, spelling_of
 from aims_pax.settings.samplers import (
     SURROGATE,
@@ -27,7 +35,9 @@ from aims_pax.settings.samplers import (
     as_surrogate,
 )
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # torch is imported late
+    from aims_pax.md import MDOutcome, MDState
+    from aims_pax.parallel.calculator_dynamics import CalculatorDynamics
     from aims_pax.settings.project import MDSettings
     from aims_pax.systems import System
 
@@ -42,14 +52,15 @@ def mixture(
     dtype: str = "float32",
     reference: Potential | None = None,
     place: str = "SAMPLERS",
+    dynamics: CalculatorDynamics | None = None,
 ) -> Mixture:
     """The samplers with their shares. Samplers that name the same potential use one instance of it.
 
     md_of: the section MD of a system. temperature (K) and skip_step (MD steps between two structures): defaults for
     samplers that do not set them.
     dtype: of foundation models; double precision where a sampler needs it.
-    reference: the reference of the run, or None. place: of the list in the settings, for errors. Raises SettingsError,
-    SetupError.
+    reference: the reference of the run, or None. place: of the list in the settings, for errors. dynamics: processes
+    that move trajectories with light calculators; None: this process. Raises SettingsError, SetupError.
     """
     loader = _Loader(samplers, potentials, dtype, stop)
     parts = []
@@ -68,6 +79,7 @@ def mixture(
             reference=reference,
             stop=stop,
             folder=potentials.folder,
+            advance=None if dynamics is None else partial(own.advance, dynamics),
         )
         made = _sampler(asked, context)
         if isinstance(own.used, SurrogatePotential):
@@ -132,10 +144,30 @@ class _OwnPotential:
     def __init__(self, loader: _Loader, asked: SamplerSettings, spelling: Any, place: str) -> None:
         self.loader, self.asked, self.spelling, self.place = loader, asked, spelling, place
         self.used: Potential | None = None
+        self._light: bool | None = None
 
     def __call__(self) -> Potential:
         self.used = self.loader.load(self.asked.double_precision, self.spelling, self.place)
         return self.used
+
+    def advance(
+        self,
+        dynamics: CalculatorDynamics,
+        states: Sequence[MDState],
+        potential: Potential,
+        *steps: Any,
+        **how: Any,
+    ) -> list[MDOutcome]:
+        """`md.advance`, in several processes if its calculator is light."""
+        from aims_pax.md import advance
+
+        if self._light is None:
+            self._light = moves_light(potential)
+        spec = canonical_spec(self.spelling) if self._light else None
+        if not isinstance(spec, CallSpec):
+            return advance(states, potential, *steps, **how)
+        make = partial(user_calculator, spec, self.loader.potentials.folder, self.place)
+        return dynamics.advance(make, called(spec), states, potential, *steps, **how)
 
 
 def _sampler(asked: SamplerSettings, context: SamplerContext) -> Sampler:

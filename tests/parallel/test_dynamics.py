@@ -12,7 +12,7 @@ from aims_pax.md.bias import DEVIATIONS, UncertaintyBias
 from aims_pax.md.propagate import advance
 from aims_pax.md.state import MDState
 from aims_pax.models.mace import MemberData
-from aims_pax.parallel.dynamics import MDPool, split_trajectories
+from aims_pax.parallel.dynamics import EnsembleSource, MDPool, split_trajectories
 from aims_pax.settings.md import MDSettings
 from aims_pax.worker_process import LOST_IN_A_ROW
 from tests.models.mace.tiny import ensemble, ethanol, water
@@ -31,7 +31,7 @@ def trained():
 
 @pytest.fixture(scope="module")
 def pool(trained):
-    with MDPool(trained, 2) as made:
+    with MDPool(EnsembleSource(trained), 2) as made:
         yield made
 
 
@@ -101,7 +101,7 @@ def test_after_a_kill_less_is_moved_at_once_and_after_two_in_fewer_processes(tra
                 self._companions[0].process.kill()
                 self._companions[0].process.wait()
 
-    with Killed(trained, 2, memory=8e9, written=True) as pool:
+    with Killed(EnsembleSource(trained), 2, memory=8e9, written=True) as pool:
         far = pool.advance(states(), 2, [LANGEVIN] * 4)
     close(far, advance(states(), trained.potential(), 2, [LANGEVIN] * 4))
     assert asked == [(0, 4e9), (1, 4e9), (0, 2e9), (1, 2e9), (0, 2e9)]  # at last half of 4 GB in one process
@@ -120,7 +120,10 @@ def test_processes_that_keep_dying_end_the_run_with_what_to_change(trained):
             started.append(companion)
             return companion
 
-    with Dying(trained, 1) as pool, pytest.raises(SetupError, match=r"CLUSTER\.dynamics\.workers"):
+    with (
+        Dying(EnsembleSource(trained), 1) as pool,
+        pytest.raises(SetupError, match=r"CLUSTER\.dynamics\.workers"),
+    ):
         pool.advance(states(), 1, [LANGEVIN] * 4)
     assert len(started) == LOST_IN_A_ROW
 
@@ -134,7 +137,7 @@ def test_an_interrupted_leg_is_abandoned_and_the_processes_go_on(trained, pool):
 
 
 def test_processes_that_die_while_the_run_is_stopped_are_not_replaced(trained, caplog):
-    with MDPool(trained, 1) as pool:
+    with MDPool(EnsembleSource(trained), 1) as pool:
         pool.warm()
         os.kill(pool._companions[0].process.pid, signal.SIGKILL)
         with pytest.raises(Abandoned):
@@ -148,7 +151,7 @@ def test_what_all_processes_find_is_told_by_the_first(trained, monkeypatch):
     monkeypatch.setattr(
         "aims_pax.parallel.dynamics.WorkerProcess", lambda *_, level, forked: made.append(level)
     )
-    MDPool(trained, 3).warm()
+    MDPool(EnsembleSource(trained), 3).warm()
     assert made == [logging.INFO, logging.WARNING, logging.WARNING]
 
 

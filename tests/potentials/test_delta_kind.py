@@ -15,7 +15,7 @@ from aims_pax.md.state import MDState
 from aims_pax.models.base import MemberData
 from aims_pax.models.delta import DeltaModel, baseline_file, is_difference
 from aims_pax.models.kinds import kind_of_file, model_kind
-from aims_pax.parallel.dynamics import MDPool
+from aims_pax.parallel.dynamics import EnsembleSource, MDPool
 from aims_pax.potential import calculate
 from aims_pax.potentials.baseline import Baseline
 from aims_pax.potentials.delta_kind import TARGET, DeltaKind, baseline_of, without_atoms_of
@@ -257,7 +257,7 @@ def test_other_processes_move_the_sum(tmp_path):
     model = mace(tmp_path)
     states = [MDState.start(f, 300.0, k) for k, f in enumerate(rattled(water(), 2))]
     md = [langevin(300.0, timestep=0.5)] * 2
-    with MDPool(model, 1, kind=TARGET) as pool:
+    with MDPool(EnsembleSource(model, TARGET), 1) as pool:
         far = pool.advance(states, 3, md)
     near = advance(states, model.potential(), 3, md)
     for a, b in zip(far, near, strict=True):

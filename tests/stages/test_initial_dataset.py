@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from aims_pax.errors import SetupError
+from aims_pax.parallel.calculator_dynamics import CalculatorDynamics
 from aims_pax.record.folder import RunFolder
 from aims_pax.settings import read_settings
 from aims_pax.stages.initial_dataset import make_sampler
@@ -36,7 +37,9 @@ def sampled(folder, factory, n=1):
     settings = read_settings(write_project(folder, {"INITIAL_DATASET_GENERATION": calculator}))
     run = SimpleNamespace(settings=settings, folder=RunFolder(settings))
     systems = read_systems(folder / "geometries")
-    return list(make_sampler(run, lambda: False).sample(systems, n, np.random.default_rng(0)))
+    return list(
+        make_sampler(run, lambda: False, CalculatorDynamics(1)).sample(systems, n, np.random.default_rng(0))
+    )
 
 
 @pytest.mark.parametrize(

@@ -91,7 +91,7 @@ class MDSamplerSettings(SamplerSettings):
 
     def make(self, context: SamplerContext) -> Sampler:
         """A trajectory of each system with the cheap potential."""
-        return MDSampler(context.potential(), **self.arguments(context))
+        return MDSampler(context.potential(), **self.arguments(context), advance=context.advance)
 
     def arguments(self, context: SamplerContext) -> dict[str, Any]:
         """Arguments of `MDSampler` except the potential."""
@@ -118,7 +118,8 @@ class MDSampler:
     not depend on the sizes of the batches. A trajectory begins at its system's frame with random momenta. With
     `continues` the next call of `sample` continues all of them; without it, a caller can pass systems at the last
     frames. A trajectory that fails begins at the system's frame again, with other momenta. A temperature ramp extends
-    over the steps that a trajectory makes in one call of `sample`.
+    over the steps that a trajectory makes in one call of `sample`. advance: `md.advance`, or what moves trajectories in
+    several processes and is called as it is.
     """
 
     _length = 0  # MD steps of a trajectory
@@ -132,6 +133,7 @@ class MDSampler:
         stop: Callable[[], bool] = lambda: False,
         continues: bool = False,
         num_trajectories: int = 1,
+        advance: Callable[..., list[MDOutcome]] | None = None,
     ) -> None:
         for what, count in (("skip_steps", skip_steps), ("num_trajectories", num_trajectories)):
             if count < 1:
@@ -143,6 +145,7 @@ class MDSampler:
         self.stop = stop
         self.continues = continues
         self.num_trajectories = num_trajectories
+        self.advance = advance
         self._states: dict[tuple[str, int], MDState] = {}  # of the trajectories to be continued
 
     def sample(self, systems: Sequence[System], n: int, rng: np.random.Generator) -> Iterator[Sample]:
@@ -259,8 +262,9 @@ class MDSampler:
         """Advance all in one batch; when the potential fails, one by one, to find the failing one."""
         from aims_pax.md import MDOutcome, advance
 
+        move = self.advance or advance
         try:
-            return advance(states, self.potential, self.skip_steps, md, stop=self.stop, length=self._length)
+            return move(states, self.potential, self.skip_steps, md, stop=self.stop, length=self._length)
         except (LabelError, CalculationFailed) as error:
             if len(states) == 1:
                 return [MDOutcome.failed(states[0], f"{type(error).__name__}: {error}")]
