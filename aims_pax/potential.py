@@ -125,7 +125,7 @@ class CalculatorPotential:
         return [calculate(self._dressed(frame), self._maker(frame)()) for frame in frames]
 
     def bind(self, frames: Sequence[Frame]) -> Bound:
-        """Fix the structures. A calculator is told what has changed since its last step, as by ASE's own dynamics: one
+        """Fix the structures. A calculator receives what has changed since its last step, as from ASE's own dynamics: one
         that starts from its last density needs fewer SCF cycles. The first step never depends on an earlier binding.
         """
         own = [self._maker(frame)() for frame in frames]
@@ -361,7 +361,7 @@ def full_stress(stress: Any) -> Array:
 
 
 def _changes(calculator: Any, before: Frame | None, frame: Frame) -> list[str]:
-    """What the calculator is told has changed, in ASE's words: everything, or only positions and cell."""
+    """ASE's `system_changes` for this step: everything, or only positions and cell."""
     from ase.calculators.calculator import Calculator, all_changes
 
     moved = before is not None and before.constitution == frame.constitution

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from aims_pax import fork_server
 from aims_pax.md.propagate import MDOutcome, advance
 from aims_pax.md.state import MDState
 from aims_pax.parallel.core_allocation import calculator_processes
@@ -18,6 +21,9 @@ if TYPE_CHECKING:
     from aims_pax.settings import Settings
 
 log = logging.getLogger(__name__)
+
+# s of dynamics in this process before others start, which takes them this long: forks, new interpreters
+FORKED, NEW = 0.5, 5.0
 
 
 @dataclass(frozen=True)
@@ -55,11 +61,16 @@ class CalculatorSource:
 
 
 class CalculatorDynamics(AbstractContextManager["CalculatorDynamics"]):
-    """Up to n processes of each calculator that moves trajectories; they start when several are to be moved."""
+    """Up to n processes of each calculator that moves several trajectories; they start when that has taken a while.
 
-    def __init__(self, n: int, threads: int = 1) -> None:
+    patience: seconds until then; None: about as long as their start takes. Trajectories are the same with and without.
+    """
+
+    def __init__(self, n: int, threads: int = 1, patience: float | None = None) -> None:
         self.n, self.threads = n, threads
-        self._pools: dict[Any, MDPool] = {}
+        self.patience = patience
+        self._spent: defaultdict[str, float] = defaultdict(float)  # seconds of dynamics in this process
+        self._pools: dict[str, MDPool] = {}
         self._open = ExitStack()
 
     @classmethod
@@ -71,6 +82,12 @@ class CalculatorDynamics(AbstractContextManager["CalculatorDynamics"]):
     def __exit__(self, *_: object) -> None:
         self._open.close()
         self._pools.clear()
+
+    @property
+    def _patience(self) -> float:
+        if self.patience is not None:
+            return self.patience
+        return FORKED if fork_server.current() is not None and self.threads == 1 else NEW
 
     def advance(
         self,
@@ -88,6 +105,11 @@ class CalculatorDynamics(AbstractContextManager["CalculatorDynamics"]):
         """
         if len(states) < 2 or self.n < 2:
             return advance(states, potential, n_steps, md, **how)
+        if self._spent[name] < self._patience:
+            began = time.monotonic()
+            moved = advance(states, potential, n_steps, md, **how)
+            self._spent[name] += time.monotonic() - began
+            return moved
         if name not in self._pools:
             log.info("molecular dynamics with %s in %d processes", name, min(self.n, len(states)))
             self._pools[name] = self._open.enter_context(MDPool(CalculatorSource(make), self.n, self.threads))

@@ -140,7 +140,9 @@ class DynamicsProfile(Section):
     workers: OptionalWhole = key(
         None,
         "Processes that share the trajectories; `None`: one per core. Training has priority on cores that both use. "
-        "1: no extra process. On a GPU and with `executor: inline`, trajectories always run in the process of the run.",
+        "1: no extra process. On a GPU and with `executor: inline`, trajectories always run in the process of the run. "
+        "Samplers and `PRETRAINING` move several trajectories with xTB, EMT and other calculators that need no files "
+        "in as many processes, also beside a GPU.",
         possible="[1, inf)",
     )
     threads: Whole = key(1, "Threads of each of these processes.", possible="[1, inf)", plausible="[1, 128]")

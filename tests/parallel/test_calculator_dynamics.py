@@ -40,7 +40,7 @@ def maker(folder, spec=XTB):
 
 @pytest.fixture
 def two():
-    with CalculatorDynamics(2) as made:
+    with CalculatorDynamics(2, patience=0) as made:
         yield made
 
 
@@ -60,11 +60,21 @@ def test_two_processes_make_the_trajectories_of_one_to_the_last_bit(two, tmp_pat
 
 def test_one_trajectory_or_one_core_starts_no_process(tmp_path):
     make = maker(tmp_path)
-    with CalculatorDynamics(2) as several, CalculatorDynamics(1) as one:
+    with CalculatorDynamics(2, patience=0) as several, CalculatorDynamics(1, patience=0) as one:
         several.advance(make, "xtb", states(1), make(), 1, [LANGEVIN])
         one.advance(make, "xtb", states(2), make(), 1, [LANGEVIN] * 2)
         assert not several._pools
         assert not one._pools
+
+
+def test_short_dynamics_stay_in_this_process(tmp_path):
+    make, md = maker(tmp_path), [LANGEVIN] * 2
+    with CalculatorDynamics(2, patience=0.2) as own:
+        own.advance(make, "xtb", states(2), make(), 1, md)
+        assert not own._pools
+        own.advance(make, "xtb", states(2), make(), 200, md)
+        own.advance(make, "xtb", states(2), make(), 1, md)
+        assert own._pools
 
 
 def test_a_process_that_dies_is_replaced_and_stop_reaches_all(two, tmp_path, caplog):
@@ -80,7 +90,7 @@ def test_a_process_that_dies_is_replaced_and_stop_reaches_all(two, tmp_path, cap
 
 def test_processes_end_with_the_block(tmp_path):
     make = maker(tmp_path)
-    with CalculatorDynamics(2) as own:
+    with CalculatorDynamics(2, patience=0) as own:
         own.advance(make, "xtb", states(2), make(), 1, [LANGEVIN] * 2)
         started = [c.process for c in own._pools["xtb"]._companions]
     assert all(p.returncode is not None for p in started)

@@ -193,7 +193,7 @@ class ParslExecutor:
 
 
 class QuotedPool(HighThroughputExecutor):
-    """Parsl's executor with two faults mended.
+    """Parsl's executor without two of its faults.
 
     Parsl does not quote paths in shell commands: with a space in a path no worker would start. And when it gives up, it
     forgets tasks that another thread is just handing over or finishing: they would be waited for without end.
