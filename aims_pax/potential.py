@@ -125,7 +125,7 @@ class CalculatorPotential:
         return [calculate(self._dressed(frame), self._maker(frame)()) for frame in frames]
 
     def bind(self, frames: Sequence[Frame]) -> Bound:
-        """Fix the structures. A calculator receives what has changed since its last step, as from ASE's own dynamics: one
+        """Fix the structures. A calculator receives what has changed since its last step, as from ASE: one
         that starts from its last density needs fewer SCF cycles. The first step never depends on an earlier binding.
         """
         own = [self._maker(frame)() for frame in frames]
