@@ -164,8 +164,11 @@ def labelled(frames: Sequence[Atoms], spec: dict[str, Any]) -> list[Atoms]:
 class Bench:
     """The runs of one system in one folder."""
 
-    def __init__(self, name: str, folder: Path, processes: int = 0) -> None:
+    def __init__(
+        self, name: str, folder: Path, processes: int = 0, free_temperatures: Sequence[float] = ()
+    ) -> None:
         self.name, self.system, self.folder, self.processes = name, SYSTEMS[name], folder / name, processes
+        self.free_temperatures = [round(f * self.system.temperature) for f in free_temperatures]
         self.folder.mkdir(parents=True, exist_ok=True)
 
     # ------------------------------------------------------------ made once
@@ -267,6 +270,8 @@ class Bench:
             mace["TRAINING"].pop("lr")  # the recipe's
         if begins == "free labels":
             settings["PRETRAINING"] = {"potential": s.cheap, "n_frames": s.free[0], "max_epochs": s.free[1]}
+            if self.free_temperatures:
+                settings["PRETRAINING"]["temperature"] = self.free_temperatures
         if begins == "foundation":
             mace["FOUNDATION"] = {"model": str(self.foundation())}
             mace.pop("ARCHITECTURE")
@@ -492,6 +497,10 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True, help="where the runs are kept")
     parser.add_argument("--prepare", action="store_true", help="make structures and foundation models alone")
     parser.add_argument("--processes", type=int, default=0, help="for training, beside that of the run")
+    parser.add_argument(
+        "--free-temperatures", type=float, nargs="+", default=[],
+        help="of structures with free labels, times that of the run; another folder for each choice",
+    )  # fmt: skip
     parser.add_argument("--without-survival", action="store_true", help="no long MD; a later call adds it")
     parser.add_argument("--measured", action="store_true", help="only what is in the folder already: no runs")
     parser.add_argument("--plot", type=Path, help="a picture of errors against paid labels")
@@ -499,7 +508,7 @@ def main() -> None:
     warnings.filterwarnings("ignore")
     rows: dict[tuple[str, str, int], list[dict[str, Any]]] = {}
     for name in given.systems:
-        bench = Bench(name, given.folder.absolute(), given.processes)
+        bench = Bench(name, given.folder.absolute(), given.processes, given.free_temperatures)
         if given.prepare:
             bench.prepare(given.seeds, given.arms)
             continue
