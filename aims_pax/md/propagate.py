@@ -1,8 +1,8 @@
 """MD of many trajectories together: one evaluation of forces per step for all of them, if memory allows.
 
 Each call of `advance` is independent: the forces at the starting positions are evaluated first and the noise depends
-step only, so 50 steps give the same result as 25 and 25, also after a restart in between (to the accuracy of its SCF
-cycles, for a calculator that starts from its last density).
+on the step only, so 50 steps give the same result as 25 and 25, also after a restart in between (for a calculator that
+starts from its last density, to the accuracy of its SCF cycles).
 
 The atoms move by the mean forces of a committee, or each trajectory by those of one member (`driving_members`). Then a
 binding with `drives = True` is called as `bound(positions, cells, stress=…, driving_members=(m₀, …, m_F−1))` and
