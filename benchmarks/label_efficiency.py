@@ -83,7 +83,13 @@ priors.SYSTEMS |= {
         glycol, priors.small_molecules, 500, 900, priors.xtb("GFN1-xTB"), priors.xtb("GFN2-xTB")
     ),
     "ammonia": priors.Benchmark(
-        ammonia, priors.small_molecules, 150, 300, priors.xtb("GFN1-xTB"), priors.xtb("GFN1-xTB")
+        ammonia,
+        priors.small_molecules,
+        150,
+        300,
+        priors.xtb("GFN1-xTB"),
+        priors.xtb("GFN1-xTB"),
+        tests=(40, 50, 400),
     ),
 }
 

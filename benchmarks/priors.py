@@ -72,6 +72,11 @@ class Benchmark:
     cheap: dict[str, Any]
     timestep: float = 0.5
     free: tuple[int, int] = (400, 200)  # structures and epochs of pre-training
+    tests: tuple[int, int, int] = (
+        N_TEST,
+        EVERY,
+        EQUILIBRATION,
+    )  # frames; MD steps between them, and before the first
 
 
 def glycine() -> Atoms:
@@ -134,7 +139,14 @@ def calculator(spec: dict[str, Any]) -> Any:
 
 
 def dynamics(
-    atoms: Atoms, spec: dict[str, Any], temperature: float, n: int, every: int, timestep: float, seed: int
+    atoms: Atoms,
+    spec: dict[str, Any],
+    temperature: float,
+    n: int,
+    every: int,
+    timestep: float,
+    seed: int,
+    before: int = EQUILIBRATION,
 ) -> list[Atoms]:
     """Frames of Langevin dynamics."""
     atoms = atoms.copy()
@@ -144,7 +156,7 @@ def dynamics(
     md = Langevin(
         atoms, timestep * units.fs, temperature_K=temperature, friction=0.01 / units.fs, rng=rng, fixcm=False
     )
-    md.run(EQUILIBRATION)
+    md.run(before)
     frames = []
     for _ in range(n):
         md.run(every)
@@ -192,11 +204,14 @@ class Bench:
 
     def tests(self) -> dict[str, list[Atoms]]:
         s = self.system
+        n, every, before = s.tests
 
         def frames(temperature: float) -> list[Atoms]:
             return [
                 f for k in range(4)
-                for f in dynamics(self.start(), s.reference, temperature, N_TEST // 4, EVERY, s.timestep, 7000 + k)
+                for f in dynamics(
+                    self.start(), s.reference, temperature, n // 4, every, s.timestep, 7000 + k, before
+                )
             ]  # fmt: skip
 
         return {
