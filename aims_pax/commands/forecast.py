@@ -27,7 +27,7 @@ from aims_pax.report.forecast import FILE, read_forecast
 from aims_pax.schedulers.usable_cores import cores
 from aims_pax.seeds import rng
 from aims_pax.settings import Settings, effective
-from aims_pax.settings.project import ActiveLearningSettings
+from aims_pax.settings.active_learning import ActiveLearningSettings
 from aims_pax.systems import System
 
 DRAWS = 4000

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from aims_pax.settings import LabellingSettings
-    from aims_pax.settings.project import MiscSettings
+    from aims_pax.settings.misc import MiscSettings
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,8 @@ from aims_pax import seeds
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from aims_pax.settings.project import ActiveLearningSettings, InitialDatasetSettings
+    from aims_pax.settings.active_learning import ActiveLearningSettings
+    from aims_pax.settings.initial_dataset import InitialDatasetSettings
 
 INF = float("inf")
 MAX_FAULTS = 5  # exploded frames in a row after which a trajectory ends

@@ -14,6 +14,7 @@ from pydantic import BeforeValidator
 from aims_pax.errors import SettingsError
 from aims_pax.settings.devices import as_device
 from aims_pax.settings.fields import (
+    COUNT,
     Flag,
     Kind,
     Real,
@@ -53,7 +54,6 @@ UNWEIGHTED = {  # losses of MACE without the weights of structures, and what the
     "universal": "structures",
     "l1l2energyforces": "the forces of structures",
 }
-COUNT = "[1, inf)"
 WEIGHT = "[0, inf)"
 
 

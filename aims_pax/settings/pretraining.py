@@ -7,12 +7,11 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator
 
 from aims_pax.settings.augment import as_calculator, called
-from aims_pax.settings.fields import Kind, OptionalWhole, Real, Section, Whole, as_real, key, optional
+from aims_pax.settings.fields import COUNT, Kind, OptionalWhole, Real, Section, Whole, as_real, key, optional
 from aims_pax.settings.samplers import KINDS, MACE_MP0, SamplerSettings, as_spelling
 from aims_pax.settings.yaml_reader import Place
 
 NAME = "PRETRAINING"
-COUNT = "[1, inf)"
 LR_AFTER = 0.002  # TRAINING.lr after pre-training unless it is set: larger steps destroy what was learnt
 
 

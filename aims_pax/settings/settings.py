@@ -9,11 +9,13 @@ from typing import Any
 
 import yaml
 
+from aims_pax.settings.active_learning import ActiveLearningSettings
 from aims_pax.settings.augmentation import NAME as AUGMENTATION
 from aims_pax.settings.augmentation import AugmentationSettings
 from aims_pax.settings.cluster import ClusterSettings
 from aims_pax.settings.fields import Section
 from aims_pax.settings.foundation import FoundationSettings
+from aims_pax.settings.initial_dataset import InitialDatasetSettings
 from aims_pax.settings.mace import (
     ArchitectureSettings,
     GeneralSettings,
@@ -21,17 +23,13 @@ from aims_pax.settings.mace import (
     MaceSettings,
     TrainingSettings,
 )
+from aims_pax.settings.md import MDSettings
+from aims_pax.settings.misc import MiscSettings
 from aims_pax.settings.model import NAME as MODEL
 from aims_pax.settings.model import ModelKindSettings, ModelOfRun
 from aims_pax.settings.pretraining import NAME as PRETRAINING
 from aims_pax.settings.pretraining import PretrainingSettings
-from aims_pax.settings.project import (
-    ActiveLearningSettings,
-    InitialDatasetSettings,
-    MDSettings,
-    MiscSettings,
-    ReferenceSettings,
-)
+from aims_pax.settings.reference import ReferenceSettings
 from aims_pax.settings.sampler_list import samplers_as_written as plain_samplers
 from aims_pax.settings.samplers import NAME as SAMPLERS
 from aims_pax.settings.samplers import REPLACED, SamplerSettings

@@ -53,7 +53,7 @@ from aims_pax.record.checkpoint import Checkpoint, Snapshot, discard, exists, to
 from aims_pax.record.files import write_text
 from aims_pax.record.folder import RunFolder
 from aims_pax.report.live_view import LastCheck
-from aims_pax.settings.project import ActiveLearningSettings
+from aims_pax.settings.active_learning import ActiveLearningSettings
 from aims_pax.stages.frame_selection import KNOWN, FrameSelection
 from aims_pax.stages.initial_dataset import write_sets
 from aims_pax.stages.start_structures import EnergyRanges, start_structures

@@ -33,7 +33,7 @@ from aims_pax.systems import System
 
 if TYPE_CHECKING:
     from aims_pax.sampler import Sampler
-    from aims_pax.settings.project import MDSettings
+    from aims_pax.settings.md import MDSettings
 
 log = logging.getLogger(__name__)
 

@@ -38,7 +38,7 @@ from aims_pax.settings.samplers import (
 if TYPE_CHECKING:  # torch is imported late
     from aims_pax.md import MDOutcome, MDState
     from aims_pax.parallel.calculator_dynamics import CalculatorDynamics
-    from aims_pax.settings.project import MDSettings
+    from aims_pax.settings.md import MDSettings
     from aims_pax.systems import System
 
 

@@ -5,7 +5,8 @@ import math
 import pytest
 
 from aims_pax.core.rules import ActiveLearningRules, InitialRules
-from aims_pax.settings.project import ActiveLearningSettings, InitialDatasetSettings
+from aims_pax.settings.active_learning import ActiveLearningSettings
+from aims_pax.settings.initial_dataset import InitialDatasetSettings
 
 
 def explore(trajectories=4, seed=1, **changes):

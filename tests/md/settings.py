@@ -12,7 +12,7 @@ KEYS = {
 
 
 def langevin(temperature=60.0, friction=0.001, timestep=2.0, **changes) -> SimpleNamespace:
-    """Attributes of `aims_pax.settings.project.MDSettings`."""
+    """Attributes of `aims_pax.settings.md.MDSettings`."""
     told = {**KEYS, "temperature": temperature, "friction": friction, "timestep": timestep}
     return SimpleNamespace(**(told | changes))
 

@@ -42,7 +42,7 @@ from aims_pax.systems import System
 if TYPE_CHECKING:
     from aims_pax.commands.check.config_file import FoundFile
     from aims_pax.settings import Settings
-    from aims_pax.settings.project import FactorySettings
+    from aims_pax.settings.initial_dataset import FactorySettings
 
 COLD = 30.0  # s: a first label that took longer is not repeated, to time it without imports
 SMALL = 30  # atoms up to which a fast calculator is tried without --try: milliseconds

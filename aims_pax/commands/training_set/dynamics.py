@@ -21,7 +21,7 @@ from aims_pax.potential import Potential
 from aims_pax.record.arrays import Torn, pack_arrays, unpack_arrays
 from aims_pax.record.files import write_bytes
 from aims_pax.sampler import SamplingError
-from aims_pax.settings.project import MDSettings
+from aims_pax.settings.md import MDSettings
 from aims_pax.settings.training_set import MDSampling
 
 log = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from aims_pax.models.mace.compile_cache import CompileMode
     from aims_pax.models.mace.ensemble import Ensemble
     from aims_pax.settings import Settings
-    from aims_pax.settings.project import ActiveLearningSettings
+    from aims_pax.settings.active_learning import ActiveLearningSettings
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,8 @@ from aims_pax.models.mace.compile_policy import (
     compiling,
     samples_ahead,
 )
-from aims_pax.settings.project import ActiveLearningSettings, InitialDatasetSettings
+from aims_pax.settings.active_learning import ActiveLearningSettings
+from aims_pax.settings.initial_dataset import InitialDatasetSettings
 from tests.models.mace.tiny import ensemble, ethanol
 
 
