@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import logging
 import math
 from collections import Counter
@@ -49,24 +48,26 @@ from aims_pax.md.state import MDState
 from aims_pax.md.temperature import hottest, temperature_at
 from aims_pax.models.base import MemberData
 from aims_pax.parallel.dynamics import MDPool, md_pool
-from aims_pax.record.checkpoint import Checkpoint, Snapshot, discard, exists, to_plain
-from aims_pax.record.files import write_text
-from aims_pax.record.folder import RunFolder
+from aims_pax.record.checkpoint import Snapshot, discard, to_plain
 from aims_pax.report.live_view import LastCheck
 from aims_pax.settings.active_learning import ActiveLearningSettings
+from aims_pax.stages.analysis_files import collect_analysis, write_analysis
 from aims_pax.stages.frame_selection import KNOWN, FrameSelection
 from aims_pax.stages.initial_dataset import write_sets
 from aims_pax.stages.start_structures import EnergyRanges, start_structures
+from aims_pax.stages.trajectory_geometries import (
+    MORE_ALLOWED,
+    begun_trajectories,
+    fair_or_all,
+    geometries_of_trajectories,
+)
 from aims_pax.stages.trajectory_recorder import TrajectoryRecorder
-from aims_pax.systems import System, deal, elements, system_of
+from aims_pax.systems import System, elements, system_of
 
 log = logging.getLogger(__name__)
 
 # validation structures on which the committee is evaluated after each training: of all systems, at least of each
 MEASURED, FEWEST_MEASURED = 24, 4
-MORE_ALLOWED = (
-    "Restore num_trajectories and the geometries (more of both is allowed), or start in an empty folder"
-)
 
 
 def run_active_learning_stage(run: RunContext) -> stage.State:
@@ -80,7 +81,7 @@ def run_active_learning_stage(run: RunContext) -> stage.State:
             settings.num_trajectories,
             n,
         )
-    dealt = _dealt(_begun(run.folder), n, run.systems)
+    dealt = geometries_of_trajectories(begun_trajectories(run.folder), n, run.systems)
     timestep = min(run.settings.md_of(s.name).timestep for s in dealt)
     environment = ActiveLearningEnvironment(run, dealt)
     thermal = all(start is not s.frame for start, s in zip(environment.starts, dealt, strict=True))
@@ -131,43 +132,6 @@ def _say_begin(
         )
     if settings.bias is not None:
         log.info("the MD is biased towards structures about which the members disagree: %s", settings.bias)
-
-
-def refuse_fewer(folder: RunFolder, wanted: int, systems: Sequence[System]) -> None:
-    """Raises RestartError when the settings have fewer or other trajectories than the run has started.
-
-    folder: of the run. wanted: num_trajectories. systems: the geometries, in order.
-    """
-    if begun := _begun(folder):
-        _dealt(begun, max(wanted, len(systems)), systems)
-
-
-def _begun(folder: RunFolder) -> list[str]:
-    """The geometries of the trajectories that this folder's run has started, by name."""
-    snapshot = Checkpoint(folder, stage.NAME).read() if exists(folder.restart / stage.NAME) else None
-    return [] if snapshot is None else [t["system"] for t in snapshot.state["trajectories"]]
-
-
-def _dealt(begun: Sequence[str], n: int, systems: Sequence[System]) -> tuple[System, ...]:
-    """The geometry of each of n trajectories; those that have started keep theirs. Raises RestartError."""
-    names, key = [s.name for s in systems], "ACTIVE_LEARNING.num_trajectories"
-    missing = [name for name in dict.fromkeys(begun) if name not in names]
-    new = [name for name in names if name not in begun]
-    if missing:
-        said = (
-            f"geometry {', '.join(missing)}: trajectories of it have started, so it cannot be removed or renamed; "
-            f"there are {', '.join(names)}"
-        )
-    elif n < len(begun):
-        said = f"{key}: {len(begun)} → {n}: started trajectories cannot be removed"
-    elif begun and n < len(begun) + len(new):
-        said = (
-            f"{key}: {len(begun)} of the {n} have started with other geometries than {', '.join(new)}; raise it to "
-            f"{len(begun) + len(new)} or more"
-        )
-    else:
-        return deal(systems, n, begun)
-    raise RestartError(f"this folder was begun with other settings:\n  {said}\n{MORE_ALLOWED}")
 
 
 def _reopened(
@@ -449,30 +413,11 @@ class ActiveLearningEnvironment(StageEnvironment):
         )  # fmt: skip
 
     def _analyse(self, found: RecordError) -> None:
-        """Write one file in `analysis/`: prediction, reference label, uncertainty, threshold, set size, MD step."""
         candidate = self.candidates[found.frame]
         self.candidates[found.frame] = candidate.without_prediction()  # compared once
-        p, label = candidate.prediction, candidate.label
-        assert p is not None
-        assert label is not None
-        error = p["predicted_forces"].mean(axis=0) - label.forces
-        row = {
-            **p,
-            "true_energy": np.asarray(label.energy),
-            "true_forces": label.forces,
-            "force_mae": np.abs(error).mean(),
-            "max_force_error": np.abs(error).max(),
-            "max_atomic_sd": p["atomic_sd"].max(),
-            "threshold": np.asarray(found.threshold),
-            "n_train": np.asarray(found.n_train),
-            "step": np.asarray(found.step),
-            "trajectory": np.asarray(found.trajectory),
-        }
-        buffer = io.BytesIO()
-        np.savez(buffer, **row)
-        name = f"trajectory_{found.trajectory:03d}/step_{found.step:09d}.npz"
-        path = self.run.folder.analysis / name
-        self.run.folder.write_bytes(path, buffer.getvalue())
+        assert candidate.prediction is not None
+        assert candidate.label is not None
+        write_analysis(self.run.folder, found, candidate.prediction, candidate.label)
 
     # ------------------------------------------------------------ snapshots
 
@@ -501,24 +446,3 @@ def _last_step(path: Path) -> int:
                     steps = [w.removeprefix("step=") for w in line.split() if w.startswith("step=")]
                     last = next((step for step in steps if step.isdecimal()), last)
     return int(last)
-
-
-def collect_analysis(folder: Path) -> None:
-    """Gather the numbers of all analysis files into one table, `analysis/analysis.csv`."""
-    names = ("trajectory", "step", "n_train", "threshold", "max_atomic_sd", "force_mae", "max_force_error")
-    rows = [",".join(names)]
-    for path in sorted(folder.glob("trajectory_*/step_*.npz")):
-        with np.load(path, allow_pickle=False) as stored:
-            rows.append(",".join(f"{stored[name].item():.8g}" for name in names))
-    write_text(folder / "analysis.csv", "\n".join(rows) + "\n")
-
-
-def fair_or_all(systems: Sequence[str], fair: Sequence[bool]) -> tuple[int, ...]:
-    """Indices of the fair trajectories, and of all those of a system that has no fair one.
-
-    systems: name for each trajectory. fair: whether it is.
-    """
-    served = {name for name, yes in zip(systems, fair, strict=True) if yes}
-    return tuple(
-        i for i, (name, yes) in enumerate(zip(systems, fair, strict=True)) if yes or name not in served
-    )

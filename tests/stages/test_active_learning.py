@@ -15,7 +15,6 @@ from aims_pax.stages.active_learning import (
     ActiveLearningEnvironment,
     _last_step,
     _sizes,
-    fair_or_all,
     new_points,
 )
 from aims_pax.systems import System
@@ -49,13 +48,6 @@ def test_so_desired_acc_is_believed_with_isomers():
     state = stage.replace(state, trajectories=(training, state.trajectories[1]))
     state, _ = stage.step(state, Trained(RunTraining(0, 1), 0, (0.1,), (0.01,)), RULES)
     assert state.stopped == "desired_acc: force MAE 10.0 meV/Å on the validation set"
-
-
-def test_a_system_whose_trajectories_are_all_hot_or_biased_is_judged_by_them():
-    names = ["a", "b", "a", "b"]
-    assert fair_or_all(names, [False, False, True, False]) == (1, 2, 3)
-    assert fair_or_all(names, [True, False, True, True]) == (0, 2, 3)
-    assert fair_or_all(names, [False] * 4) == (0, 1, 2, 3)
 
 
 def test_a_visit_on_a_random_subset_has_every_point_of_a_window():

@@ -181,7 +181,7 @@ def begun_folder(settings: Settings, systems: Sequence[System]) -> None:
     """Raise RestartError when the folder was begun with incompatible settings or geometries. Writes nothing."""
     folder = RunFolder(settings)
     if settings.active_learning is not None and exists(folder.restart / "explore"):
-        from aims_pax.stages.active_learning import refuse_fewer
+        from aims_pax.stages.trajectory_geometries import refuse_fewer
 
         refuse_fewer(folder, settings.active_learning.num_trajectories, systems)
     if (folder.restart / "settings.json").exists():
