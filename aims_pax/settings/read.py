@@ -15,6 +15,7 @@ from aims_pax.schedulers.registry import known_schedulers
 from aims_pax.settings import cross_checks, pretraining, sampler_list, samplers
 from aims_pax.settings.augmentation import NAME as AUGMENTATION
 from aims_pax.settings.cluster import ClusterSettings, default_type
+from aims_pax.settings.cross_warnings import WARNINGS
 from aims_pax.settings.fields import Section
 from aims_pax.settings.foundation import NAME as FOUNDATION
 from aims_pax.settings.foundation import recipe_training
@@ -335,7 +336,7 @@ class _Reader:
                 self.problems.append(self.documents[label].problem(place, text))
         if self.problems:
             return
-        for label, place, text in cross_checks.findings(cross_checks.WARNINGS, parts):
+        for label, place, text in cross_checks.findings(WARNINGS, parts):
             if label in self.documents:
                 self.warnings.append(self.documents[label].problem(place, text))
         training = self.mace.get("TRAINING") if parts.mace else None
