@@ -13,7 +13,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -29,6 +29,19 @@ Array = NDArray[np.float64]
 ENERGY, FORCES, STRESS = "REF_energy", "REF_forces", "REF_stress"
 WEIGHT = "config_weight"  # in an origin: the weight of this structure in the loss, as in MACE
 PER_ATOM = ("numbers", "fixed", "moments", "charges", "masses", "zero_moments")  # per-atom fields
+
+
+class Geometry(Protocol):
+    """numbers (N,), positions (N, 3) Å, cell (3, 3) Å, pbc (3,) of a structure."""
+
+    @property
+    def numbers(self) -> NDArray[np.int64]: ...
+    @property
+    def positions(self) -> Array: ...
+    @property
+    def cell(self) -> Array: ...
+    @property
+    def pbc(self) -> Any: ...
 
 
 @dataclass(frozen=True, eq=False)

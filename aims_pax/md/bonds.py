@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import numpy as np
 from ase import Atoms
@@ -20,25 +19,12 @@ from ase.geometry import find_mic
 from ase.neighborlist import neighbor_list
 from numpy.typing import NDArray
 
-from aims_pax.frames import Array
+from aims_pax.frames import Array, Geometry
 
 BONDED, BROKEN = 1.25, 1.5  # times the sum of covalent radii
 MOSTLY = 0.9  # share of the structures in which a pair must be bonded
 METALLOIDS = {5, 14, 32, 33, 51, 52}
 NON_METALS = METALLOIDS | {1, 2, *range(6, 11), *range(15, 19), *range(34, 37), 53, 54, 85, 86}
-
-
-class Geometry(Protocol):
-    """numbers (N,), positions (N, 3) Å, cell (3, 3) Å, pbc (3,) of a structure."""
-
-    @property
-    def numbers(self) -> NDArray[np.int64]: ...
-    @property
-    def positions(self) -> Array: ...
-    @property
-    def cell(self) -> Array: ...
-    @property
-    def pbc(self) -> NDArray[np.bool_]: ...
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from aims_pax.frames import Array
+from aims_pax.frames import Array, Geometry
 from aims_pax.report.figures.style import thinned
 from aims_pax.report.tolerant_readers import StructureHeader
 
@@ -16,19 +15,6 @@ MOST = 600  # frames evaluated at most, evenly distributed over the run
 REACH = 3.6  # Å, cutoff in crystals
 BIN = 0.04  # Å, of histograms
 Pair = tuple[int, int]
-
-
-class Placed(Protocol):
-    """numbers (N,), positions (N, 3) Å, cell (3, 3) Å, pbc (3,) bool of a structure."""
-
-    @property
-    def numbers(self) -> NDArray[np.int64]: ...
-    @property
-    def positions(self) -> Array: ...
-    @property
-    def cell(self) -> Array: ...
-    @property
-    def pbc(self) -> Any: ...
 
 
 def shortest_by_pair(structures: Sequence[StructureHeader]) -> dict[Pair, list[float]]:
@@ -42,12 +28,12 @@ def shortest_by_pair(structures: Sequence[StructureHeader]) -> dict[Pair, list[f
     return found
 
 
-def pairs(geometry: Placed) -> dict[Pair, float]:
+def pairs(geometry: Geometry) -> dict[Pair, float]:
     """The shortest distance (Å) of each pair of elements; periodic images count up to REACH."""
     return {pair: float(d.min()) for pair, d in distances_by_pair(geometry).items()}
 
 
-def distances_by_pair(geometry: Placed) -> dict[Pair, Array]:
+def distances_by_pair(geometry: Geometry) -> dict[Pair, Array]:
     """All distances (Å) of each pair of elements; periodic images count up to REACH."""
     z = geometry.numbers
     i, j, d = _neighbours(geometry)
@@ -57,7 +43,7 @@ def distances_by_pair(geometry: Placed) -> dict[Pair, Array]:
 
 
 def distance_histograms(
-    geometries: Iterable[Placed],
+    geometries: Iterable[Geometry],
 ) -> tuple[dict[Pair, NDArray[np.int64]], dict[Pair, float]]:
     """({pair: counts in bins of BIN from 0 to REACH}, {pair: the shortest distance, Å}) over these structures."""
     edges = np.linspace(0, REACH, round(REACH / BIN) + 1)
@@ -70,7 +56,7 @@ def distance_histograms(
     return counts, shortest
 
 
-def _neighbours(geometry: Placed) -> tuple[NDArray[np.int64], NDArray[np.int64], Array]:
+def _neighbours(geometry: Geometry) -> tuple[NDArray[np.int64], NDArray[np.int64], Array]:
     if any(geometry.pbc):
         from ase.geometry import complete_cell
         from matscipy.neighbours import neighbour_list
