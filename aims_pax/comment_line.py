@@ -40,15 +40,15 @@ NAMES = frozenset(
         ),
     )
 )
-NUMBERS = frozenset(
-    ("charge", "total_charge", "spin", "total_spin", "multiplicity")
-)  # entries that are always numbers
+# entries that are always numbers
+NUMBERS = frozenset(("charge", "total_charge", "spin", "total_spin", "multiplicity"))
 
+# must occur once: of two, ASE's reader silently takes the last
 ONCE = NUMBERS | {
     "Lattice",
     "pbc",
     "Properties",
-}  # must occur once: of two, ASE's reader silently takes the last
+}
 
 OTHER_LENGTHS = frozenset(  # words for other units of length than Å
     (

@@ -241,9 +241,8 @@ def _fixed_point(fields: NDArray[np.uint8]) -> tuple[Array, NDArray[np.bool_]]:
     whole = whole << _U(8) | _U(ord(" "))  # without the point: spaces, a sign or none, digits
     digits = (whole >> _U(4) & _each(1)) * _U(255)  # a byte is all ones where the character may be a digit
     before = ~digits
-    valid &= (digits >> _U(56) == 255) & (
-        before & (before + _U(1)) == 0
-    )  # digits up to the end, from one place on
+    # digits up to the end, from one place on
+    valid &= (digits >> _U(56) == 255) & (before & (before + _U(1)) == 0)
     sign = (whole ^ _each(ord(" "))) & before  # 0 where there are spaces only
     valid &= (sign == 0) | (sign == (before ^ before >> _U(8)) & _each(ord("-") ^ ord(" ")))
     integer, good = _eight_digits(whole & digits | _each(ord("0")) & before)
@@ -263,9 +262,8 @@ def _each(byte: int) -> np.uint64:
 def _eight_digits(text: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
     """The numbers that eight characters each form, and whether all of them are digits."""
     digits = text ^ _each(ord("0"))
-    valid = (digits + _each(0x76)) & _each(
-        0x80
-    ) == 0  # every byte below 10; they are below 0x80 before the addition
+    # every byte below 10; they are below 0x80 before the addition
+    valid = (digits + _each(0x76)) & _each(0x80) == 0
     pairs = digits * _U(10) + (digits >> _U(8))  # two digits in every second byte
     low, high = pairs & _U(0x000000FF000000FF), pairs >> _U(16) & _U(0x000000FF000000FF)
     return low * _U(1000000 << 32 | 100) + high * _U(10000 << 32 | 1) >> _U(32), valid

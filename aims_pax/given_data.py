@@ -29,9 +29,8 @@ from aims_pax.xyz_blocks import nth, open_text, structure_blocks
 HEAD = "head"  # entry of a header in MACE's files for several methods
 GPA = 160.21766  # eV/Å³
 SAME_ATOM = 1e-3  # eV: energies of an isolated atom that differ by less are the same
-WEIGHTS_OF_LABELS = tuple(
-    f"config_{name}_weight" for name in ("energy", "forces", "stress", "virials")
-)  # of MACE
+# of MACE
+WEIGHTS_OF_LABELS = tuple(f"config_{name}_weight" for name in ("energy", "forces", "stress", "virials"))
 HIGH_STRESS = 0.5  # eV/Å³ = 80 GPa
 SAME_STRUCTURES = {  # (use of one file, of another one that shares structures with it): what is wrong
     ("train", "valid"): "validation error would be a training error",

@@ -14,10 +14,11 @@ from aims_pax.frames import Frame
 # Unpaired electrons where ASE's table has the wrong parity or no value. Np, Es, Lr: ground terms of the NIST Atomic
 # Spectra Database (6L, 4I, 2P). Ce: 3H of 4f 5d 6s2 by Hund's rule; the observed 1G is not a single determinant.
 UNPAIRED = {58: 2, 93: 5, 99: 3, 103: 1}
+# config_type of isolated atoms in files of MACE and of GAP, in any case
 MARKS = (
     "isolatedatom",
     "isolated_atom",
-)  # config_type of isolated atoms in files of MACE and of GAP, in any case
+)
 
 
 class StructureOfFile(Protocol):

@@ -48,9 +48,8 @@ VIRIALS = "REF_virials"
 LARGEST = 1e9  # Å: larger positions or cells cannot be stored to 1e-8 Å
 CHUNK = 2500  # atoms that are read together
 AGREE = 1e-3  # relative: allowed difference of stress and virials of one structure
-STRUCTURE = frozenset(
-    ["charge", "spin", "total_charge", "total_spin", "frame_id"]
-)  # belong to the frame, not to its origin
+# belong to the frame, not to its origin
+STRUCTURE = frozenset(["charge", "spin", "total_charge", "total_spin", "frame_id"])
 
 
 @dataclass(frozen=True)
@@ -404,9 +403,8 @@ def _quoted(text: str) -> str:
     """
     from ase.io.extxyz import key_val_dict_to_str, key_val_str_to_dict
 
-    escaped = text.replace(
-        "\\", "\\\\"
-    )  # ASE's reader drops single backslashes, and its writer does not double them
+    # ASE's reader drops single backslashes, and its writer does not double them
+    escaped = text.replace("\\", "\\\\")
     if text and "\n" not in text and "\r" not in text:
         read = key_val_str_to_dict(key_val_dict_to_str({"k": escaped})).get("k")
         if isinstance(read, str) and read == text:

@@ -76,9 +76,8 @@ class Counting:
 class Grown:
     """What one side made of one set of starting structures."""
 
-    trees: list[list[Atoms]] = field(
-        default_factory=list
-    )  # children of each tree, `info` and energy with them
+    # children of each tree, `info` and energy with them
+    trees: list[list[Atoms]] = field(default_factory=list)
     attempts: list[int] = field(default_factory=list)
     calls: int = 0
     seconds: float = 0.0

@@ -176,9 +176,8 @@ def torch_sim_peer(built: Ensemble, states: list[MDState], steps: int) -> Callab
     frames = [s.frame().to_atoms() for s in states]
     for atoms in frames:
         if not atoms.pbc.any():
-            atoms.set_cell(
-                [20.0, 20.0, 20.0]
-            )  # its neighbour list wants a cell; the model sees no image at 5 Å
+            # its neighbour list wants a cell; the model sees no image at 5 Å
+            atoms.set_cell([20.0, 20.0, 20.0])
     cpu, dtype = torch.device("cpu"), torch.float32
     model = MaceModel(model=built.members[0].frozen_copy(), device=cpu, dtype=dtype, compute_stress=False)
     kT, dt = torch.tensor(300 * units.kB), torch.tensor(0.0005)  # eV and ps, its metal units

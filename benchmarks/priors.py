@@ -72,11 +72,12 @@ class Benchmark:
     cheap: dict[str, Any]
     timestep: float = 0.5
     free: tuple[int, int] = (400, 200)  # structures and epochs of pre-training
+    # frames; MD steps between them, and before the first
     tests: tuple[int, int, int] = (
         N_TEST,
         EVERY,
         EQUILIBRATION,
-    )  # frames; MD steps between them, and before the first
+    )
 
 
 def glycine() -> Atoms:

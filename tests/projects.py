@@ -63,9 +63,8 @@ MACE: dict[str, Any] = {
         "r_max": 3.5,
         "radial_MLP": [8],
     },
-    "TRAINING": {
-        "compile": "never"
-    },  # nothing here is long enough; without limits `auto` believes that it is
+    # nothing here is long enough; without limits `auto` believes that it is
+    "TRAINING": {"compile": "never"},
 }
 
 

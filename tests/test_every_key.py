@@ -100,11 +100,12 @@ REFUSED: dict[tuple[str, str, Any], str] = {
     ("CLUSTER", "executor", "mpi"): "executor",
     **{("CLUSTER", "type", name): "CLUSTER" for name in known_schedulers()},
     ("MISC", "enable_cueq", True): "cueq",
+    # beside an initial dataset; tests/test_run_data
     (
         "REFERENCE",
         "type",
         "given",
-    ): "nothing can be labelled",  # beside an initial dataset; tests/test_run_data
+    ): "nothing can be labelled",
     ("ARCHITECTURE", "radial_type", "chebyshev"): "no derivative",
     **({} if find_spec("featomic") else {("AUGMENTATION", "kind", "gpr"): "featomic"}),
     **{
@@ -132,6 +133,7 @@ def keys() -> Iterator[Case]:
 def _words(model: type[Section], key: str) -> tuple[str, ...]:
     field = model.model_fields[key]
     choices = next((c for m in field.metadata if (c := _choices(m))), ())
+    # of the same values
     spellings = {
         "foundational",
         "fhi_aims",
@@ -139,7 +141,7 @@ def _words(model: type[Section], key: str) -> tuple[str, ...]:
         "mtk_isotropic",
         "csvr",
         "bussi",
-    }  # of the same values
+    }
     return tuple(c for c in choices if c not in spellings)
 
 
@@ -149,10 +151,11 @@ def named(case: Case) -> str:
 
 BIASES = ({"kind": "hal"}, {"kind": "udd", "trajectories": "every other"})
 BIAS = [("ACTIVE_LEARNING", "bias", bias) for bias in BIASES]
+# report: off in the tests
 CASES = [case for case in keys() if case not in SLOW] + [
     ("MISC", "report", True),
     *BIAS,
-]  # report: off in the tests
+]
 
 
 def context_of(case: Case) -> dict[str, Any]:
@@ -283,9 +286,8 @@ COMMANDS = {  # stage → command and its words
     "check --try": ("aims-PAX", ("check", "--try")),
 }
 LOCAL = ("auto", "inline", "threads", "htex")
-PAIRS = [("calculator", executor) for executor in LOCAL] + [
-    ("aims", "htex")
-]  # FHI-aims: folders, files, processes
+# FHI-aims: folders, files, processes
+PAIRS = [("calculator", executor) for executor in LOCAL] + [("aims", "htex")]
 
 
 # Parsl's processes take seconds to start: the suite has one stage through them with each reference

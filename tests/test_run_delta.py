@@ -289,9 +289,8 @@ def test_free_labels_are_learnt_as_differences_to_the_baseline_too(tmp_path):
     assert free_label.label.energy == pytest.approx(
         calculate(free_label.frame, Cheap(scale=0.95)).energy, abs=1e-6
     )
-    scale = float(
-        re.search(r"scale (\S+) eV", said).group(1)
-    )  # rms of the forces that the first member learns
+    # rms of the forces that the first member learns
+    scale = float(re.search(r"scale (\S+) eV", said).group(1))
     forces = np.concatenate([f.label.forces for f in read_extxyz(folder / "data/pretraining/labelled.xyz")])
     assert scale == pytest.approx(0.15 / 0.95 * np.sqrt((forces**2).mean()), rel=0.2)
     assert "member 0 · epochs used up after 3 epochs" in said

@@ -13,6 +13,7 @@ from aims_pax.labelling.claims import Claims
 from aims_pax.record.checkpoint import from_plain, to_plain
 from aims_pax.wire_names import in_files, name_in_files
 
+# in every journal
 EVENTS = {
     "Sampled",
     "Advanced",
@@ -21,7 +22,7 @@ EVENTS = {
     "LabelDropped",
     "Trained",
     "Selected",
-}  # in every journal
+}
 FAILURES = {
     "NotConverged", "Crashed", "TimedOut", "Truncated", "WrongShape", "NotFinite", "Mismatch", "Unsupported",
     "Unphysical",

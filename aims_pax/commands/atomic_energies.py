@@ -63,9 +63,8 @@ def with_atomic_energies(settings: Settings, context: LabellingContext, numbers:
     if settings.model.atomic_energies != FROM_REFERENCE:
         return settings
     active = settings.active_learning
-    if (
-        active is not None and active.initial_models
-    ):  # they contain their own, as a warning of the settings says
+    # they contain their own, as a warning of the settings says
+    if active is not None and active.initial_models:
         return settings
     energies = energies_of(context, numbers)
     text = ", ".join(f"{ELEMENTS[z - 1]} {e:.3f} eV" for z, e in energies.items())

@@ -32,21 +32,23 @@ from aims_pax.systems import System
 
 DRAWS = 4000
 PERCENTILES = (10, 50, 90)
+# median and σ of the logarithm: uncertainty checks of all trajectories for one label
 CHECKS_PER_LABEL = (
     6.0,
     0.8,
-)  # median and σ of the logarithm: uncertainty checks of all trajectories for one label
+)
 OF_WINDOW = (0.8, 1.6)  # MD steps for one label, over those of a window for each of its labels
 EPOCHS_TO_BEST = (90.0, 1.0)  # the same, of the best epoch of convergence
 UNTIL_FLAT = (0.3, 1.0)  # share of the epochs before exploration until the force error no longer falls
 CARRIES = 0.25  # σ of the logarithm of a measured time against the one in the run
+# sections on which measured times depend
 WATCHED = (
     "REFERENCE",
     "ARCHITECTURE",
     "TRAINING",
     "FOUNDATION",
     "MODEL",
-)  # sections on which measured times depend
+)
 
 
 def forecast(
@@ -99,9 +101,8 @@ class _Draw:
             for t in (timings.label, timings.training, timings.md_step)
         )
         mean = sum(len(s.frame) for s in systems) / len(systems)
-        if (
-            self.label is not None
-        ):  # the smallest system was labelled: cost grows with N to the power of 1 … 2.5
+        # the smallest system was labelled: cost grows with N to the power of 1 … 2.5
+        if self.label is not None:
             self.label = self.label * (mean / timings.label_atoms) ** self._between(1.0, 2.5)
         cluster = ahead["cluster"]
         self.at_once = max(1, int(cluster["at_once"]))
@@ -184,9 +185,8 @@ class _Draw:
         labels = np.full(DRAWS, math.inf if most is None else float(most))
         least = float(active["reference_calls"][0] or 0)
         if most is not None and active["limits"].keys() & {"max_train_set_size", "max_labels"}:
-            labels = self._between(
-                least, float(most)
-            )  # how many of them are for validation and testing varies
+            # how many of them are for validation and testing varies
+            labels = self._between(least, float(most))
         if steps is not None:
             labels = np.minimum(labels, np.maximum(least, steps / per_label))
         if al.desired_acc or al.stop == "when_done":

@@ -55,9 +55,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+# columns
 OF_THE_FRAME = frozenset(
     ("numbers", "positions", "masses", "initial_magmoms", "initial_charges", "move_mask", ZERO_MOMENTS)
-)  # columns
+)
 _of_a_label = re.compile(
     r"ref_.*|.*(energ|force(?!_?field)|stress|virial|dipole|polari[sz]a(tion|bility)|magmom|hessian|gradient).*"
     r"|e|f|u0?|e_?(tot|dft|scf|ref)|toten"

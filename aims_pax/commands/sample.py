@@ -113,9 +113,8 @@ def _fill(
             watch.raise_if_stopped()
             raise
         if not done:
-            _write_memory(
-                target, {}, digest, made_with, 0
-            )  # marks the output as written by this command, even if it is killed now
+            # marks the output as written by this command, even if it is killed now
+            _write_memory(target, {}, digest, made_with, 0)
         append_text(target, "".join(_texts(samples, done)), sync=True)
         done += more
         _write_memory(target, made.state_arrays(), digest, made_with, done)

@@ -178,9 +178,10 @@ def _ended(p: MemberProgress, rules: ConvergenceRules) -> tuple[MemberProgress, 
             f"{1000 * p.best_mae:.1f} meV/Å) than the weights before it were ({p.before:.4g}, "
             f"{1000 * p.before_mae:.1f} meV/Å): training continues from these, as with final_training: {CONTINUED}"
         )
+        # the earlier weights are the best so far
         again = replace(
             p, continued_at=p.epochs, best=p.before, best_epoch=p.epochs, best_mae=p.before_mae, recent=()
-        )  # the earlier weights are the best so far
+        )
         return again, [LogMessage(text), ContinueEarlier(p.member), LogMessage(why, "warning")]
     return replace(p, done=True), [RestoreBest(p.member), LogMessage(text)]
 

@@ -124,9 +124,8 @@ def fit_learning_curve(
         return None
     precision = 1 / np.maximum(s, 1e-3) ** 2
     ratio = np.log(np.maximum(x, 1.0) / n_now)  # (K,)
-    rough = math.exp(
-        float(np.average(y + EXPONENT * ratio, weights=precision))
-    )  # A, were b = EXPONENT and f = 0
+    # A, were b = EXPONENT and f = 0
+    rough = math.exp(float(np.average(y + EXPONENT * ratio, weights=precision)))
     least = min(training_error / rough, 0.95)
     b, share = (g.ravel() for g in np.meshgrid(EXPONENTS, SHARES, indexing="ij"))
     f = least + (1 - least) * share

@@ -108,9 +108,8 @@ class EventLoop:
     def run(self) -> Any:
         """Run until no work is outstanding; returns the final state. Raises RunInterrupted after a signal."""
         began = time.monotonic()
-        self.journal.write(
-            self.environment.name, "going", {}
-        )  # time before this line is not work of this stage
+        # time before this line is not work of this stage
+        self.journal.write(self.environment.name, "going", {})
         self._commit()
         try:
             while wanted := self.stage.outstanding(self.state, self.rules):
@@ -200,9 +199,8 @@ class EventLoop:
 
     def _next_turn(self, wanted: Sequence[Work]) -> Turn:
         """Work for the device, of the kind that comes first: MD of all trajectories, or one visit of training."""
-        elsewhere = (
-            (RequestLabel, RunTraining) if self.environment.trains_in_background else RequestLabel
-        )  # including a training visit that has to be repeated
+        # including a training visit that has to be repeated
+        elsewhere = (RequestLabel, RunTraining) if self.environment.trains_in_background else RequestLabel
         device = [w for w in wanted if not isinstance(w, elsewhere) and w not in self.training]
         if not device or not isinstance(device[0], RunMD):
             return device[:1]

@@ -35,9 +35,8 @@ log = logging.getLogger(__name__)
 OWNER = ".aims_pax.json"  # marks a folder that aims-PAX made and may remove
 FAILED_FOLDERS = 50
 LARGEST_ARCHIVED = 20_000_000  # bytes; densities and cubes of a failed calculation are not worth the disk
-FORSAKEN = (
-    7 * 86400.0
-)  # s without a change after which a folder of another machine, without a job, counts as abandoned
+# s without a change after which a folder of another machine, without a job, counts as abandoned
+FORSAKEN = 7 * 86400.0
 
 _at_work: set[Path] = set()  # folders that this process uses
 

@@ -77,9 +77,8 @@ class Claims:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._jobs: dict[
-            tuple[str, str], tuple[float, bool]
-        ] = {}  # (scheduler, job) → time of the query, whether the job exists
+        # (scheduler, job) → time of the query, whether the job exists
+        self._jobs: dict[tuple[str, str], tuple[float, bool]] = {}
         self._said: set[str] = set()  # frames with a warning: their worker cannot be queried from here
 
     def path(self, frame_id: str) -> Path:

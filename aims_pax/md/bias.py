@@ -110,9 +110,8 @@ class BatchBias:
         ]
         self.window = batch.per_system(steps)  # (F,) steps of the running means; inf: fixed
         free = batch.total(batch.free.sum(1, keepdim=True)).clamp_min(1.0)  # (F, 1) free components
-        self.weights = torch.cat(
-            [1 / free, torch.full_like(free, 1 / members)], 1
-        )  # of the two sums of squares
+        # of the two sums of squares
+        self.weights = torch.cat([1 / free, torch.full_like(free, 1 / members)], 1)
 
     def act(self, motion: Motion, acting: Forces, said: Evaluation, kT: Tensor) -> tuple[Motion, Forces]:
         """The motion with offset and scale at these positions, and acting forces and stress with those of the bias.

@@ -127,9 +127,8 @@ def _together_at_all(
 def _groups(states: Sequence[MDState], potential: Potential) -> list[range]:
     """Groups of trajectories that move together: all, or as many as a potential with `pieces` can evaluate at once."""
     pieces: Callable[[Sequence[Frame]], list[range]] | None = getattr(potential, "pieces", None)
-    sound = [
-        k for k, s in enumerate(states) if np.isfinite(s.positions).all()
-    ]  # the others are not evaluated
+    # the others are not evaluated
+    sound = [k for k, s in enumerate(states) if np.isfinite(s.positions).all()]
     if pieces is None or not sound:
         return [range(len(states))]
     starts = [sound[piece.start] for piece in pieces([states[k].frame() for k in sound])]
@@ -235,9 +234,8 @@ class _Leg:
             if observe_every:
                 self._observe(observe_every, faults)
         if not faults:
-            if (
-                self._alone
-            ):  # a separate evaluation of all members, so that the driving forces do not depend on it
+            # a separate evaluation of all members, so that the driving forces do not depend on it
+            if self._alone:
                 said = self._evaluate(self.motion, alone=False)
             faults = dict.fromkeys(range(len(self.batch.states)))
         here = self.motion, said

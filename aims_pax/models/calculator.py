@@ -204,9 +204,8 @@ class ModelCalculator(Calculator):
         energy = float(energies[acting].mean())
         found: dict[str, Any] = {"energy": energy, "free_energy": energy, "forces": forces[acting].mean(0)}
         tensors = None if said.stress is None else _numpy(said.stress)[:, 0]  # (M, 3, 3)
-        if (
-            tensors is not None and np.isfinite(tensors).all()
-        ):  # NaN: the baseline of the models has no stress
+        # NaN: the baseline of the models has no stress
+        if tensors is not None and np.isfinite(tensors).all():
             found["stress"] = full_3x3_to_voigt_6_stress(tensors[acting].mean(0))
             if len(tensors) > 1:
                 found["stress_var"] = tensors.var(axis=0)

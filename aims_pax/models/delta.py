@@ -109,9 +109,8 @@ class DeltaModel(ForceFieldModel):
         self.inner, self.baseline, self.kind = inner, baseline, kind
         self.members, self.elements = inner.members, inner.elements
         self.fits_at_once, self.has_spread = inner.fits_at_once, inner.has_spread
-        self._known: dict[
-            str, tuple[LabelledFrame, LabelledFrame]
-        ] = {}  # by frame id: (reference, difference)
+        # by frame id: (reference, difference)
+        self._known: dict[str, tuple[LabelledFrame, LabelledFrame]] = {}
 
     # ------------------------------------------------------------ what is learnt
 

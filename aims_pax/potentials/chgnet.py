@@ -66,10 +66,11 @@ class Chgnet:
                     frame.cell, frame.numbers.tolist(), frame.positions, coords_are_cartesian=True
                 )
                 return self.model.graph_converter(structure)
+        # an atom without neighbours, positions that are not finite
         except (
             ValueError,
             RuntimeError,
-        ) as error:  # an atom without neighbours, positions that are not finite
+        ) as error:
             raise Crashed(f"{KNOWN.name}: {frame.formula}: {error}") from error
 
     def _label(self, frame: Frame, said: dict[str, Any]) -> Label:

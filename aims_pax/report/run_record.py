@@ -204,9 +204,8 @@ class RunRecord:
     spans: tuple[Span, ...]
     structures: tuple[StructureHeader, ...]  # labelled, in the order of the file
     splits: dict[str, dict[str, None]]  # split → frame ids, in order, over all members
-    given_check: tuple[
-        dict[str, Any], ...
-    ]  # given labels compared with the reference, see `stages.given_data_check`
+    # given labels compared with the reference, see `stages.given_data_check`
+    given_check: tuple[dict[str, Any], ...]
     checked: tuple[LabelledPrediction, ...]
     predictions: dict[str, NDArray[Any]]  # results/predictions.npz, {} when there is none
     results: tuple[str, ...]  # delivered models

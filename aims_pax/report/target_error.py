@@ -122,9 +122,8 @@ def target_verdict(run: RunRecord) -> TargetVerdict | None:
     verdicts = [(_kind(e, target), e) for e in systems]
     kind = next((k for k in ("unreachable", "missed", "doubtful") if k in dict(verdicts)), "reached")
     of_kind = [e for k, e in verdicts if k == kind]
-    said = kind == "doubtful" or all(
-        e.tested for e in of_kind
-    )  # of doubtful ones more test frames are the next step
+    # of doubtful ones more test frames are the next step
+    said = kind == "doubtful" or all(e.tested for e in of_kind)
     return TargetVerdict(kind, _words(kind, of_kind, target, asked) + ("" if said else f" {MEASURES}"))
 
 

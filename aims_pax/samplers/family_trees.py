@@ -77,9 +77,8 @@ class Node:
         return own_origin if self.sigma is None else {**own_origin, "sigma": self.sigma}
 
 
-Question = Generator[
-    Frame, "Label | str", str
-]  # yields frames, receives labels (or the reason for none), returns an outcome
+# yields frames, receives labels (or the reason for none), returns an outcome
+Question = Generator[Frame, "Label | str", str]
 
 
 @dataclass

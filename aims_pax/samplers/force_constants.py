@@ -151,7 +151,6 @@ def _as_frame(supercell: Any, frame: Frame, matrix: Integers) -> Frame:
     if len(shifts) == 1:
         return grown if (matrix == ONE).all() else grown.moved(supercell.positions)
     n, c = len(frame), len(shifts)
-    order = np.array(
-        [k * n + a for a, k in itertools.product(range(n), range(c))]
-    )  # phonopy: atom after atom
+    # phonopy: atom after atom
+    order = np.array([k * n + a for a, k in itertools.product(range(n), range(c))])
     return grown.chosen(order, supercell.positions)

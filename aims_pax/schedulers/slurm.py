@@ -48,6 +48,7 @@ PHASES = {
 # options of a block that aims-PAX sets, also if they come from the environment: see `own_lines`
 OURS = ("job-name", "output", "error", "input", "open-mode", "time", "requeue", "no-requeue", "array", "wait",
         "signal", "batch", "clusters", "deadline", "wrap")  # fmt: skip
+# set in the script of a block, or removed from it
 WRITTEN = {
     "job-name",
     "output",
@@ -57,7 +58,7 @@ WRITTEN = {
     "requeue",
     "no-requeue",
     "signal",  # before the walltime: it would kill FHI-aims, and its structure would count as failed
-}  # set in the script of a block, or removed from it
+}
 REPLACED = {"job-name", "output", "error", "open-mode", "requeue", "signal"}  # worth a warning
 REFUSED = {
     "array": "a block is one job",
@@ -72,11 +73,12 @@ VARIABLES = {"time": "TIMELIMIT", "array": "ARRAY_INX", "mem": "MEM_PER_NODE", "
 # variables of the job, step or MPI process in which this process runs, and defaults of squeue and scancel, which
 # could hide jobs or make scancel wait for confirmation
 OF_JOBS = ("SLURM_", "SLURMD_", "SQUEUE_", "SCANCEL_", "SRUN_", "PMI_", "PMIX_", "PMI2_", "OMPI_", "PRTE_")
+# options of Open MPI, unless mpirun has set them for this process
 OF_USERS = (
     "OMPI_MCA_",
     "PRTE_MCA_",
     "PMIX_MCA_",
-)  # options of Open MPI, unless mpirun has set them for this process
+)
 NO_STEP = re.compile(
     r"srun: .*(unable to (confirm allocation|contact slurm controller|create step(?!.*more processors))"
     r"|connection failure|connect failure|socket timed out|zero bytes|temporarily disabled)",

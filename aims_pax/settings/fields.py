@@ -18,10 +18,11 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationIn
 
 from aims_pax.suggestions import nearest
 
+# possible values of a number that is counted, and of one that may be unlimited
 COUNT, LIMIT = (
     "[1, inf)",
     "[1, inf]",
-)  # possible values of a number that is counted, and of one that may be unlimited
+)
 MEV = {"meV/Å": 1e-3}  # a unit that a value in eV/Å may be confused with
 
 

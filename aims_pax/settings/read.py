@@ -28,13 +28,14 @@ from aims_pax.settings.yaml_reader import Document, Place, Problem, read_documen
 from aims_pax.suggestions import nearest
 
 OPTIONAL = {"MISC", "REFERENCE", MODEL, "ARCHITECTURE", "TRAINING"}  # if absent: all keys have their defaults
+# if absent: the run does not have that stage, or its models begin from random weights
 MAY_BE_ABSENT = {
     "INITIAL_DATASET_GENERATION",
     "ACTIVE_LEARNING",
     pretraining.NAME,
     AUGMENTATION,
     FOUNDATION,
-}  # if absent: the run does not have that stage, or its models begin from random weights
+}
 WORKER = "worker_str"  # commands, one a line
 INEFFECTIVE = frozenset({"aims_lib_path", "parallel", "mol_idxs", "keep_checkpoints", "restart_latest"})
 

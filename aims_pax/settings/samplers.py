@@ -33,11 +33,12 @@ from aims_pax.user_code import load_factory
 T = TypeVar("T")
 NAME = "SAMPLERS"
 MACE_MP0 = ("mace-mp0", "MACE-MP0")  # the size `small`
+# keys that SAMPLERS replace
 REPLACED = (
     "initial_sampling",
     "initial_calculator",
     "initial_foundational_size",
-)  # keys that SAMPLERS replace
+)
 
 
 SURROGATE = "surrogate.gpr"  # a potential: a Gaussian process of the labels of the run so far

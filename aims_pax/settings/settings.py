@@ -89,9 +89,8 @@ class Settings(LabellingSettings):
     active_learning: ActiveLearningSettings | None  # None: the section is absent
     md: MDSettings  # if there is a table for each system: the first table
     md_by_system: Mapping[str, MDSettings] = field(default_factory=dict)  # empty: `md` serves all
-    samplers: tuple[
-        SamplerSettings, ...
-    ] = ()  # empty: initial_sampling of INITIAL_DATASET_GENERATION is used
+    # empty: initial_sampling of INITIAL_DATASET_GENERATION is used
+    samplers: tuple[SamplerSettings, ...] = ()
     pretraining: PretrainingSettings | None = None  # None: the section is absent
     augmentation: AugmentationSettings | None = None  # None: the section is absent
 

@@ -36,9 +36,8 @@ def given_ensemble(settings: Settings, elements: Sequence[int], folder: RunFolde
     paths = [settings.path(p) for p in al.initial_models]
     tags = al.seeds_tags_dict
     numbers = tuple(tags.values()) if tags else seeds.member_seeds(settings.model.seed, al.ensemble_size)
-    as_files = _names(folder) == [
-        p.stem for p in paths
-    ]  # begun by an older version, which used the file names
+    # begun by an older version, which used the file names
+    as_files = _names(folder) == [p.stem for p in paths]
     if settings.reference.baseline is None and (wrong := [p for p in paths if is_difference(p)]):
         raise SettingsError(
             f"{KEY}: {', '.join(map(str, wrong))}: holds only the difference to a baseline; set REFERENCE.baseline to "

@@ -65,9 +65,8 @@ def _sampled_and_trained(environment: InitialDatasetEnvironment, rules: InitialR
         discard(run.folder, "converge-initial")  # it converged on the data of an earlier attempt
         state = stage.begin(rules)
     elif not exists(run.folder.restart / "explore"):
-        run.dataset.begin_again(
-            environment.entries
-        )  # drop what active learning added, if its snapshots were removed
+        # drop what active learning added, if its snapshots were removed
+        run.dataset.begin_again(environment.entries)
         state = stage.reopen(state, rules)
     if state.stopped and complete:
         log.info("the initial dataset is complete (%s)", state.stopped)

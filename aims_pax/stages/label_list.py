@@ -97,9 +97,8 @@ def label_all(
     """
     once = {w.frame.id: w for w in wanted}
     capacity = context.labeller.capacity
-    at_once = capacity + (
-        capacity > 1
-    )  # one extra, so that no worker is idle; with one worker, each label is stored before the next starts
+    # one extra, so that no worker is idle; with one worker, each label is stored before the next starts
+    at_once = capacity + (capacity > 1)
     rules = RecalculateRules(tuple(once), tuple(w.name for w in once.values()), at_once)
     restartable = context.settings.misc.create_restart and name is not None
     environment = LabelOnlyEnvironment(

@@ -60,9 +60,8 @@ def read_xyz(part: str) -> Image:
     if any(row.lstrip().startswith("VEC") for row in rows):
         atoms.info.update(comment_line.entries_beside_vectors(comment))
     atoms_info.refuse_other_names(atoms)
-    results = (
-        getattr(atoms.calc, "results", {}) if atoms.calc is not None else {}
-    )  # ASE moves some columns there
+    # ASE moves some columns there
+    results = getattr(atoms.calc, "results", {}) if atoms.calc is not None else {}
     columns = {*atoms.arrays, *(name for name, values in results.items() if np.ndim(values) == 1)}
     return Image(atoms, tuple(_notes(part, columns)))
 

@@ -39,9 +39,8 @@ def test_it_prints_and_writes_what_mace_yaml_takes(tmp_path):
     block = done.stdout[done.stdout.index("ARCHITECTURE:") :]
     assert yaml.safe_load(block) == {"ARCHITECTURE": {"atomic_energies": pytest.approx(expected)}}
 
-    mace = (
-        folder / "mace.yaml"
-    ).read_text()  # the file and the block are both accepted, from any element order
+    # the file and the block are both accepted, from any element order
+    mace = (folder / "mace.yaml").read_text()
     for value in ("atomic_energies.yaml", yaml.safe_load(block)["ARCHITECTURE"]["atomic_energies"]):
         data = yaml.safe_load(mace)
         data["ARCHITECTURE"]["atomic_energies"] = value

@@ -83,9 +83,8 @@ def test_a_run_can_be_stopped_with_its_calculations(working):
 
 def test_where_the_last_run_has_left_nothing_that_is_said(tmp_path, monkeypatch):
     Handover(tmp_path / "restart").write_runs([{"token": "ab"}])
-    monkeypatch.setattr(
-        Slurm, "jobs_named", lambda _, part: {}
-    )  # of a version that did not name its scheduler
+    # of a version that did not name its scheduler
+    monkeypatch.setattr(Slurm, "jobs_named", lambda _, part: {})
     assert request(tmp_path, "cancel") == "nothing to cancel: the blocks of the last run have ended already"
     assert list((tmp_path / "restart").iterdir()) == []
 
@@ -132,9 +131,10 @@ def wait_for(condition, seconds=120):
 
 def test_a_whole_run_is_paused_resumed_stopped_and_continued(tmp_path):
     """Every calculation once: nothing begins while it rests, nothing is lost when it ends."""
+    # so many labels that the run cannot end by itself between two wishes
     folder = write_project(
         tmp_path, {"ACTIVE_LEARNING": {"max_MD_steps": 100_000, "max_labels": 400, "converge_al": False}}
-    )  # so many labels that the run cannot end by itself between two wishes
+    )
     journal = folder / "restart" / "journal.jsonl"
     run = subprocess.Popen(
         [sys.executable, "-c", "import sys; sys.argv = ['aims-PAX']; from aims_pax.cli import main; main()"],

@@ -237,9 +237,8 @@ def test_a_finished_run_draws_the_test_frames_that_are_asked_for_later():
     assert again.closing
     assert again.stopped is None
     assert active_learning.outstanding(again, more)
-    assert (
-        active_learning.reopen(state, ("a", "a"), replace(more, max_labels=7)) == state
-    )  # no label for the second
+    # no label for the second
+    assert active_learning.reopen(state, ("a", "a"), replace(more, max_labels=7)) == state
 
 
 def test_added_trajectories_begin_and_the_others_stay_as_they_are():

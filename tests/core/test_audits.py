@@ -240,9 +240,8 @@ def test_spreads_of_colder_and_hotter_trajectories_do_not_change_the_error_that_
     environment = SimulatedEnvironment(rules, scales={0: factor, 2: factor}).run(20000)
     n = environment.state.n_train
     ((_, calibration),) = environment.state.calibrations
-    mean = (
-        3 * 0.1 * (n / 20) ** -0.6 * math.exp((0.4**2 + 0.3**2) / 2)
-    )  # of the log-normal spreads and errors
+    # of the log-normal spreads and errors
+    mean = 3 * 0.1 * (n / 20) ** -0.6 * math.exp((0.4**2 + 0.3**2) / 2)
     assert mean_error_curve(calibration, n).at(n).error == pytest.approx(mean, rel=0.35)
 
 
@@ -260,9 +259,8 @@ def test_what_each_training_did_to_validation_structures_is_remembered_with_the_
     assert calibration.validation == (("v-a", 0.1 * environment.learnt, 0.3 * environment.learnt),)
     assert calibration.drift.error == pytest.approx(calibration.drift.spread)
     assert calibration.drift.error < math.log(0.8)
-    seen = [
-        p.drift.error for p in calibration.pairs if p.drift is not None
-    ]  # unknown before the first training
+    # unknown before the first training
+    seen = [p.drift.error for p in calibration.pairs if p.drift is not None]
     assert len(seen) > 30
     assert seen == sorted(seen, reverse=True)
     assert seen[0] > seen[-1]

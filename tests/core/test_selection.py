@@ -177,9 +177,8 @@ def test_projections_preserve_distances_and_are_the_same_for_every_part():
     x = cloud(30, 2000)
     low = random_projection(x, 400)
     assert low.shape == (30, 400)
-    np.testing.assert_allclose(
-        low[:7], random_projection(x[:7], 400), rtol=0, atol=1e-12
-    )  # BLAS rounds by size
+    # BLAS rounds by size
+    np.testing.assert_allclose(low[:7], random_projection(x[:7], 400), rtol=0, atol=1e-12)
     ratio = np.linalg.norm(low[1:] - low[0], axis=1) / np.linalg.norm(x[1:] - x[0], axis=1)
     assert abs(ratio - 1).max() < 0.15
     assert random_projection(x, 2000) is x

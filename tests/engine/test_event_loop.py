@@ -329,9 +329,8 @@ def test_killed_anywhere_and_started_again_it_ends_and_pays_no_label_twice(seed,
                 final, _ = drive(environment, state)
                 break
             except Killed:
-                wait(
-                    environment.handed_out
-                )  # a thread dies with its process; what it was computing is not finished
+                # a thread dies with its process; what it was computing is not finished
+                wait(environment.handed_out)
                 if environment.committed is not None:
                     state = from_plain(active_learning.State, environment.committed)
     assert final.stopped

@@ -206,10 +206,11 @@ def test_only_biased_trajectories_need_all_members():
     states, md, bias = every()
     lj = committee(drives=True)
     advance(states, lj, 10, md, bias=bias, driving_members=[0] * 7)
+    # without a bias: 11 alone and one of all; with one: 11 of all
     assert (lj.alone, lj.evaluations) == (
         11,
         11 + 12,
-    )  # without a bias: 11 alone and one of all; with one: 11 of all
+    )
 
 
 def test_what_is_returned_does_not_contain_the_bias():
@@ -310,9 +311,8 @@ def test_biases_and_states_come_in_pairs():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_a_gpu_gives_the_bias_of_the_cpu():
     states, md, bias = every()
-    molecules = [
-        k for k, s in enumerate(states) if not s.pbc.any()
-    ]  # the test potential's stress is for the CPU
+    # the test potential's stress is for the CPU
+    molecules = [k for k, s in enumerate(states) if not s.pbc.any()]
 
     def run(**other):
         chosen = ([x[k] for k in molecules] for x in (states, md, bias))

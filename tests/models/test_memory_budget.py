@@ -109,9 +109,8 @@ def test_the_peak_counts_what_lives_at_the_same_time():
         del a
         return (b * 3).sum()
 
-    assert memory_budget.peak(work) == pytest.approx(
-        16_000, abs=9000
-    )  # two of the vectors at a time, not three
+    # two of the vectors at a time, not three
+    assert memory_budget.peak(work) == pytest.approx(16_000, abs=9000)
 
 
 def test_on_a_gpu_memory_released_meanwhile_does_not_hide_the_need(monkeypatch):

@@ -16,9 +16,8 @@ from tests.report.folders import recorded
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs a Chromium (apt-get install chromium)")
 
-ITS_OWN = re.compile(
-    r"(google|gstatic|gvt1|chromium)[\w.-]*"
-)  # what Chromium asks for itself, whatever it shows
+# what Chromium asks for itself, whatever it shows
+ITS_OWN = re.compile(r"(google|gstatic|gvt1|chromium)[\w.-]*")
 FRAME = (  # Chromium's windows are at least 500 pixels wide; a frame is as narrow as a phone
     "<body><script>onmessage=e=>document.body.dataset.seen=e.data</script>"
     '<iframe src="{}" style="width:{}px;height:900px;border:0"></iframe></body>'

@@ -48,10 +48,11 @@ TWO_NODES = {"parsl_options.nodes_per_block": "2"}
         ({"launch_str": "mpirun --np 4 aims.x"}, 4),
         ({"launch_str": "mpirun aims.x", "type": "pbs", "pbs_str": "#PBS -l select=2:mpiprocs=36"}, 72),
         ({"launch_str": "mpirun aims.x", "type": "sge", "sge_str": "#$ -pe mpi 24"}, 24),
+        # no header of this version
         (
             {"launch_str": "srun aims.x", "slurm_str": "#SBATCH --array=1-4"},
             None,
-        ),  # no header of this version
+        ),
         ({"launch_str": "aims.x", "type": "local"}, None),
         ({}, None),
     ],

@@ -46,9 +46,8 @@ def test_a_process_about_to_take_the_lock_has_written_nothing(tmp_path):
 
 
 def test_a_process_that_is_gone_ended_early_if_it_left_nothing(tmp_path):
-    write(
-        tmp_path / "lock", {**HERE, "started": HERE["started"] + 1e6}
-    )  # this pid belongs to another process now
+    # this pid belongs to another process now
+    write(tmp_path / "lock", {**HERE, "started": HERE["started"] + 1e6})
     process = running_process(tmp_path)
     assert (process.holder, process.lock["pid"]) == ({}, HERE["pid"])
     assert process.ended_early(process.began - 1)

@@ -35,9 +35,8 @@ def test_who_holds_the_lock_decides_whether_it_runs(tmp_path):
     lock = folder / "restart/lock"
     lock.write_text(json.dumps(me))
     assert load_run(folder).state == "running"
-    lock.write_text(
-        json.dumps({**me, "started": 1.0})
-    )  # a process that reuses the number: it was left behind
+    # a process that reuses the number: it was left behind
+    lock.write_text(json.dumps({**me, "started": 1.0}))
     assert load_run(folder).state == "killed"
     lock.write_text(json.dumps({**me, "host": "elsewhere"}))
     assert load_run(folder).state == "running"

@@ -174,9 +174,8 @@ def test_an_error_just_below_the_target_on_scattered_frames_is_no_proof(run, cal
 def test_the_advice_to_draw_test_frames_is_given_once(run, calibration):
     water = (("water", calibration),)
     now = errors_of_systems(aimed(run, 0.1, water))[0]
-    unsure = replace(
-        calibration, map=replace(calibration.map, systematic=1.0)
-    )  # a bound far above the estimate
+    # a bound far above the estimate
+    unsure = replace(calibration, map=replace(calibration.map, systematic=1.0))
     said = target_verdict(aimed(run, 1.001 * now.error, (("water", unsure),)))
     assert said.kind == "doubtful"
     assert said.text.count("n_test") == 1

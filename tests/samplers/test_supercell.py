@@ -47,9 +47,8 @@ def test_a_radius_of_its_own_length_keeps_the_cubic_cell_and_a_little_more_needs
     two = least_volume(3.0 * np.eye(3), 3.01)
     assert round(np.linalg.det(two)) == 2  # face-centred: its shortest vector is √2 as long
     assert np.count_nonzero(two) > 3
-    assert (
-        round(np.linalg.det(least_volume(3.0 * np.eye(3), 3.0 * np.sqrt(2)))) == 2
-    )  # closest packing itself
+    # closest packing itself
+    assert round(np.linalg.det(least_volume(3.0 * np.eye(3), 3.0 * np.sqrt(2)))) == 2
 
 
 def test_it_is_quick_for_the_documents_radius():

@@ -29,16 +29,18 @@ def many(monkeypatch):
         ("0::/user.slice/u1\n", {"user.slice/cpu.max": "200000 100000", "user.slice/u1/cpu.max": "max 100000"}, 2),
         ("0::/a\n", {"a/cpu.max": "50000 100000\n"}, 1),  # half a core
         ("0::/a\n", {"a/cpu.max": "max 100000\n"}, 64),
+        # version 1
         (
             "4:cpu,cpuacct:/docker/7f\n0::/\n",
             {"cpu,cpuacct/docker/7f/cpu.cfs_quota_us": "350000", "cpu,cpuacct/docker/7f/cpu.cfs_period_us": "100000"},
             3,
-        ),  # version 1
+        ),
+        # inside a container whose own path is that of the host
         (
             "4:cpu,cpuacct:/docker/7f\n",
             {"cpu,cpuacct/cpu.cfs_quota_us": "600000", "cpu,cpuacct/cpu.cfs_period_us": "100000"},
             6,
-        ),  # inside a container whose own path is that of the host
+        ),
         ("4:cpu:/x\n", {"cpu/x/cpu.cfs_quota_us": "-1", "cpu/x/cpu.cfs_period_us": "100000"}, 64),
         ("3:cpuset:/x\n", {}, 64),
     ],

@@ -279,9 +279,8 @@ def test_what_only_unpaired_electrons_need_is_left_out_without_them(spin):
     how = KNOWN["ase.calculators.vasp:Vasp"]
     made = arguments({"ispin": 1} if spin == 1 else {}, replace(OXYGEN, spin=spin), how, "vasp")
     assert made == ({"ispin": 1} if spin == 1 else {"nupdown": 2, "ispin": 2})
-    assert (
-        arguments({"ispin": 3}, replace(OXYGEN, spin=3), how, "vasp")["ispin"] == 3
-    )  # the user's goes first
+    # the user's goes first
+    assert arguments({"ispin": 3}, replace(OXYGEN, spin=3), how, "vasp")["ispin"] == 3
 
 
 def test_charges_and_moments_on_atoms_sum_exactly_and_fitting_ones_are_kept():

@@ -46,17 +46,19 @@ def test_labels_of_the_reference_itself_pass_in_silence():
     [
         ({"energy": lambda e: e + 60.0}, r"the zero of energy by \+15 eV/atom"),
         ({"energy": lambda e: 4 * e}, "zero of energy"),
+        # virials under the key of the stress
         (
             {"stress": lambda s, v: -v * s},
             "the file contains −V × the stress",
-        ),  # virials under the key of the stress
+        ),
         ({"stress": lambda s, v: -s}, "the file contains −1 × the stress"),  # the sign of LAMMPS and VASP
         ({"stress": lambda s, v: s * 160.21766}, "stress by"),  # GPa
         ({"stress": lambda s, v: s * 1602.1766}, "stress by"),  # kbar
+        # another functional
         (
             {"forces": lambda f: f + RNG.normal(scale=0.3, size=f.shape)},
             "forces differ by",
-        ),  # another functional
+        ),
     ],
 )
 def test_what_is_of_another_method_units_or_sign_is_refused(change, said):

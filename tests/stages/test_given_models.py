@@ -42,11 +42,12 @@ def test_what_a_model_is_made_of_is_read_from_it():
         found = architecture(tiny.ensemble([1], (1, 8), **changes).members[0].model)
         for key in ("num_channels", "max_L", "max_ell", "correlation", "num_radial_basis", "num_interactions", "r_max",
                     "num_cutoff_basis", "MLP_irreps", "model", "interaction"):  # fmt: skip
+            # one layer has neither
             if changes.get("num_interactions") != 1 or key not in (
                 "max_L",
                 "MLP_irreps",
                 "interaction",
-            ):  # one layer has neither
+            ):
                 assert found[key] == getattr(s.architecture, key), (changes, key)
 
 

@@ -110,9 +110,8 @@ def kind_of(document: Document) -> str:
 def _sample(path: Path, document: Document) -> FoundFile:
     settings = read_sample(path)
     keys = settings.keys
-    md = {
-        k: v for k, v in _table(settings.md).items() if k != "MD_seed"
-    }  # `seed` is used for all random numbers
+    # `seed` is used for all random numbers
+    md = {k: v for k, v in _table(settings.md).items() if k != "MD_seed"}
     complete = {**_table(keys), "MD": md, NAME: samplers_as_written(settings.samplers)}
     found = FoundFile("sample", complete, list(settings.warnings), samplers=settings.samplers)
     with _noting(found, "output"):

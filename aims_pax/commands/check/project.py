@@ -275,9 +275,8 @@ def _files(settings: Settings, systems: Sequence[System], given: list[GivenFile]
     """Errors in the models and datasets that the settings name; readable datasets are added to `given`."""
     active = settings.active_learning
     own = settings.model.foundation is None and (active is None or active.initial_models is None)
-    known = (
-        elements(s.frame for s in systems) if own else ()
-    )  # new models know the elements of the geometries
+    # new models know the elements of the geometries
+    known = elements(s.frame for s in systems) if own else ()
     yield from missing_files(settings)
     if active is not None:
         for key, file in named_datasets(active):

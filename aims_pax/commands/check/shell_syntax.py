@@ -17,9 +17,8 @@ if TYPE_CHECKING:
     from aims_pax.settings import Settings
     from aims_pax.systems import System
 
-WAITING = frozenset(
-    {"--wait", "-W", "-K", "-sync", "-I"}
-)  # options with which a submit command waits for its job
+# options with which a submit command waits for its job
+WAITING = frozenset({"--wait", "-W", "-K", "-sync", "-I"})
 
 
 def check_shell_syntax(settings: Settings, systems: Sequence[System]) -> None:

@@ -196,9 +196,8 @@ def _calculators(settings: Settings) -> dict[str, _Calculator]:
 
 def _bundled(name: str) -> _Calculator:
     """The foundation model of a short name."""
-    made = cache(
-        lambda: bundled_potential(name, "cpu")
-    )  # once: a second label shows the time without loading
+    # once: a second label shows the time without loading
+    made = cache(lambda: bundled_potential(name, "cpu"))
     return _Calculator(name, lambda frame: made().labels([frame]))
 
 

@@ -19,10 +19,11 @@ from aims_pax.settings.gpr_input import CART, SOAP, GprSettings
 
 log = logging.getLogger(__name__)
 
+# eV, eV/Å: larger differences of one structure's labels contradict each other
 SAME_ENERGY, SAME_FORCE = (
     1e-3,
     1e-2,
-)  # eV, eV/Å: larger differences of one structure's labels contradict each other
+)
 SAME_PLACE = 1e-3  # Å, or of a lattice vector
 
 

@@ -126,9 +126,8 @@ def _by_ase(settings: GprSettings) -> Callable[[Path], Iterator[LabelledFrame]]:
             raise settings.problem("file_format", f"{path} is extended XYZ: write extxyz")
         for k, atoms in enumerate(images):
             results = getattr(atoms.calc, "results", {}) if atoms.calc is not None else {}
-            if (
-                "REF_energy" in atoms.info or "REF_forces" in atoms.arrays
-            ):  # besides results of a model, perhaps
+            # besides results of a model, perhaps
+            if "REF_energy" in atoms.info or "REF_forces" in atoms.arrays:
                 energy, forces = atoms.info.get("REF_energy"), atoms.arrays.get("REF_forces")
             else:
                 energy, forces = results.get("free_energy", results.get("energy")), results.get("forces")

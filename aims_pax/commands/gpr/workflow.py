@@ -59,10 +59,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MODEL = f"model{PROCESS_SUFFIX}"
+# %, structures: fewer in the intervals than by chance (1 %) in a test set of this size
 TRUSTED, MANY = (
     70.0,
     10,
-)  # %, structures: fewer in the intervals than by chance (1 %) in a test set of this size
+)
 Process = GaussianProcess | CoordinateProcess
 
 

@@ -47,11 +47,12 @@ log = logging.getLogger(__name__)
 RESULT = "result.json"
 STEPS = 60  # of the band on one process
 FAR = 0.5  # Å: an atom of the band moves no farther on one process
+# Å: beside a straight path through atoms; then of the pair potentials
 BENT, BENT_FORCE, BENT_STEPS = (
     0.3,
     0.02,
     1000,
-)  # Å: beside a straight path through atoms; then of the pair potentials
+)
 ON_THE_WAY = 51  # structures on straight lines between the ends, of which none should have atoms that overlap
 MAX_STEP = 0.1  # Å, of an atom in one step of the band
 SAME = 0.05  # Å: ends whose atoms differ by less are one structure

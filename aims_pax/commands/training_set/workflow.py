@@ -78,9 +78,8 @@ def training_set(config: Path, console: Console) -> None:
                 watch.raise_if_stopped()
                 try:
                     _STEPS[name](shop, section)
-                except (
-                    CalculatorError
-                ) as error:  # a failed structure, but this step cannot continue without it
+                # a failed structure, but this step cannot continue without it
+                except CalculatorError as error:
                     raise SetupError(f"{name}: calculator: {type(error).__name__}: {error}") from error
 
 

@@ -39,9 +39,8 @@ STATES = {
 }  # fmt: skip
 
 
-POOL = DEFAULT_LAUNCH_CMD.replace(
-    "process_worker_pool.py ", "", 1
-)  # arguments of `parsl_pool`, filled in by Parsl
+# arguments of `parsl_pool`, filled in by Parsl
+POOL = DEFAULT_LAUNCH_CMD.replace("process_worker_pool.py ", "", 1)
 
 
 class SchedulerBlocks(ClusterProvider):

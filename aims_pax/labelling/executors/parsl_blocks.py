@@ -183,10 +183,11 @@ class BlockExecutor(ParslExecutor):
             "label": self.label,
             "provider": provider,
             "address": "127.0.0.1",  # replaced below
+            # not one port: it might be taken before the interchange binds it
             "worker_port_range": (
                 first,
                 last + 1,
-            ),  # not one port: it might be taken before the interchange binds it
+            ),
             "heartbeat_period": 15,
             "heartbeat_threshold": 60,
             "drain_period": blocks.drain,

@@ -64,9 +64,8 @@ class OwnedInterchange(Interchange):
 
 def run_interchange() -> None:
     os.setsid()
-    driver = int(
-        sys.argv[1]
-    )  # given to it: a driver that died during the imports above is no parent any more
+    # given to it: a driver that died during the imports above is no parent any more
+    driver = int(sys.argv[1])
     for kind in STOP_SIGNALS:
         signal.signal(kind, signal.SIG_IGN)
     config = pickle.load(sys.stdin.buffer)

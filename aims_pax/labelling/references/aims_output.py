@@ -134,9 +134,8 @@ def _check_atoms(lines: Sequence[str], frame: Frame) -> None:
 def _distances(difference: Array, frame: Frame) -> Array:
     """(N,) Å, modulo lattice vectors: FHI-aims may print an atom in a neighbouring cell."""
     if frame.pbc.any():
-        steps = np.rint(
-            difference @ np.linalg.inv(frame.cell)
-        )  # for FHI-aims, a slab repeats in three directions
+        # for FHI-aims, a slab repeats in three directions
+        steps = np.rint(difference @ np.linalg.inv(frame.cell))
         difference = difference - steps @ frame.cell
     return np.asarray(np.linalg.norm(difference, axis=1))
 

@@ -55,6 +55,7 @@ from aims_pax.user_code import load_factory, made_by
 if TYPE_CHECKING:
     from ase.calculators.calculator import Calculator
 
+# arguments about a molecule's electrons
 OF_ELECTRONS = (
     "charge",
     "total_charge",
@@ -62,7 +63,7 @@ OF_ELECTRONS = (
     "spin",
     "total_spin",
     "uhf",
-)  # arguments about a molecule's electrons
+)
 # ASE's calculator: arguments about the motion of atoms, with the values that mean a single point; () for none. With
 # others the program returns the label of a structure that it has relaxed, without another sign.
 SINGLE_POINT: dict[str, dict[str, tuple[str, ...]]] = {

@@ -70,10 +70,11 @@ NOT_BEGUN = 0.34
 CANNOT_RUN = re.compile(
     r"execve\(\): .*|More processors requested than permitted|There are not enough slots available in the system.*"
 )
+# exit codes; schedulers send it, a program that fails does not
 TERMINATED = (
     -signal.SIGTERM,
     128 + signal.SIGTERM,
-)  # exit codes; schedulers send it, a program that fails does not
+)
 NO_LINE = "the program has printed nothing: {} did not start it in time, or it hangs"
 
 

@@ -323,9 +323,8 @@ def sampled(
     numbers = torch.where(batch.free, model.numbers_of(classes.clamp_max(model.masked - 1)), numbers)
     ends = np.cumsum(batch.sizes.numpy())[:-1]
     parts = zip(starts, np.split(pos.numpy(), ends), np.split(numbers.numpy(), ends), strict=True)
-    return [
-        replace(s, pos=np.where(s.fixed[:, None], s.pos, p), x=x) for s, p, x in parts
-    ]  # positions of fixed atoms are those given, bit for bit
+    # positions of fixed atoms are those given, bit for bit
+    return [replace(s, pos=np.where(s.fixed[:, None], s.pos, p), x=x) for s, p, x in parts]
 
 
 def _steered(model: Denoiser, batch: BatchedGraphs, how: Generating, left: Tensor | None) -> Denoises:

@@ -45,6 +45,7 @@ from aims_pax.settings.diffusion import DiffusionSettings
 log = logging.getLogger(__name__)
 
 SAVE_EVERY = 20.0  # s between two checkpoints
+# may change when training continues
 LIMITS = {
     "epochs",
     "max_steps",
@@ -52,7 +53,7 @@ LIMITS = {
     "max_time_minutes",
     "log_interval",
     "log_dir",
-}  # may change when training continues
+}
 LOSSES = "losses.csv"
 
 

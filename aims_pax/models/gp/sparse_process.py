@@ -28,10 +28,11 @@ from aims_pax.models.gp.sparse_basis import FeatureRows, Readout, SparseBasis
 
 ATOMS_AT_ONCE = 200
 STORED_ROWS = 96 * 2**20  # bytes of rows that a fit may hold; others are computed twice
+# smaller parts of a composition, and smaller singular values, are rounding errors
 SPANNED, ROUNDING = (
     1e-6,
     1e-12,
-)  # smaller parts of a composition, and smaller singular values, are rounding errors
+)
 JUDGED = 30  # structures from which the scale of the variances is fitted
 
 
@@ -207,9 +208,8 @@ class _Data:
         ]
         n = len(frames)
         self.judged = sorted({int(k) for k in np.linspace(0, n - 1, min(n, JUDGED)).round()})
-        self.priors: dict[
-            int, tuple[float, Array]
-        ] = {}  # prior variances of the judged structures, for A = 1
+        # prior variances of the judged structures, for A = 1
+        self.priors: dict[int, tuple[float, Array]] = {}
         self._stored: dict[int, StructureRows] = {}
         self._room = STORED_ROWS
 

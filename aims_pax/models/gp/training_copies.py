@@ -70,12 +70,10 @@ class TrainingCopies:
     ) -> None:
         self.settings, self.folder, self.check = settings, folder / FOLDER, check
         self._made: dict[str, SetOfCopies] = {}
-        self._noted: dict[
-            int, tuple[str, str]
-        ] = {}  # member → (set of copies, why it has none) of the last entry
-        self._logged: set[tuple[int, str, str]] = (
-            set()
-        )  # entries that were in the log: a gate may open and close
+        # member → (set of copies, why it has none) of the last entry
+        self._noted: dict[int, tuple[str, str]] = {}
+        # entries that were in the log: a gate may open and close
+        self._logged: set[tuple[int, str, str]] = set()
 
     def added(
         self, model: ForceFieldModel, member: int, visit: MemberData, whole: MemberData, grows: bool = True

@@ -46,9 +46,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-CompileMode = Literal[
-    "never", "ready", "wait"
-]  # ready: use it if it is in the cache; wait: compile now if it is not
+# ready: use it if it is in the cache; wait: compile now if it is not
+CompileMode = Literal["never", "ready", "wait"]
 CHANGING = ("atomic_energies", "scale_shift")  # buffers that the graph does not depend on
 ROUNDS = 3  # steps that are timed, compiled and uncompiled
 
@@ -231,9 +230,8 @@ def build(quick: FastMace, key: str) -> Step:
     folder = cache_folder()
     if quick.plan.device.type == "cpu" and (against := reason_against()):
         raise Unavailable(against)
-    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(
-        folder / "torch"
-    )  # next to the files that mark steps as ready
+    # next to the files that mark steps as ready
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder / "torch")
     with _alone(folder / f"{key}.lock", wanted=not is_ready(key)), quiet(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch warns about its own code
         step = Step(quick)

@@ -136,10 +136,11 @@ class CueqEvaluator:
 
 def convert(model: MaceModel, device: str) -> MaceModel:
     """The model with cuEquivariance's operations, by `mace.cli.convert_e3nn_cueq`."""
+    # the converter changes it and does not restore it
     with (
         quiet(),
         default_dtype(torch.get_default_dtype()),
-    ):  # the converter changes it and does not restore it
+    ):
         from mace.cli.convert_e3nn_cueq import run
 
         return run(model, device=device)

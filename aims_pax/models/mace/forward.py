@@ -296,9 +296,8 @@ def check_supported(model: MaceModel) -> None:
     ):
         raise UnsupportedModel("agnostic product or radial cutoff")
     if type(model.radial_embedding.bessel_fn).__name__ == "ChebychevBasis":
-        raise UnsupportedModel(
-            "Chebyshev polynomials"
-        )  # they overflow beyond the cutoff, where dummy edges are
+        # they overflow beyond the cutoff, where dummy edges are
+        raise UnsupportedModel("Chebyshev polynomials")
     if len(model.readouts) != len(model.interactions) or any(
         True for _ in model.radial_embedding.parameters()
     ):

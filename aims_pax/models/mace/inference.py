@@ -362,9 +362,8 @@ class Committee:
         return chunks
 
 
-_needs: WeakKeyDictionary[MaceModel, dict[int, memory_budget.Need]] = (
-    WeakKeyDictionary()
-)  # by number of members
+# by number of members
+_needs: WeakKeyDictionary[MaceModel, dict[int, memory_budget.Need]] = WeakKeyDictionary()
 
 
 def random_graph(n: int, k: int, r_max: float, device: str) -> EdgeGraph:

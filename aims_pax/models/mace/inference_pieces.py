@@ -20,11 +20,12 @@ from aims_pax.models.neighbour_list import is_sane_structure, neighbour_list
 
 log = logging.getLogger(__name__)
 
+# upper bounds, numbers × (channels × spherical components): below the limit nothing is measured
 EDGE, ATOM, NATIVE = (
     12,
     120,
     4,
-)  # upper bounds, numbers × (channels × spherical components): below the limit nothing is measured
+)
 _said: set[str] = set()  # lines logged by this process; each is logged once, not for each committee
 
 

@@ -19,9 +19,8 @@ from typing import Any
 log = logging.getLogger(__name__)
 
 DURING_THE_IMPORT = ("torch._dynamo", "scipy.signal")
-FROM_THEN_ON = (
-    "mace.tools.train",
-)  # its package has a function of that name, which a late import would replace
+# its package has a function of that name, which a late import would replace
+FROM_THEN_ON = ("mace.tools.train",)
 _loading = threading.RLock()
 
 

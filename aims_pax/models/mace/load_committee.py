@@ -38,9 +38,8 @@ def load_committee(
     wanted = dtype or (kinds_of_number.pop() if len(kinds_of_number) == 1 else "float64")
     models = [_converted(model, wanted).eval().requires_grad_(False) for model in stored]
     (head,) = heads
-    hardest = next(
-        (model for model in models if unsupported_reason(model)), models[0]
-    )  # symmetrix knows all or none
+    # symmetrix knows all or none
+    hardest = next((model for model in models if unsupported_reason(model)), models[0])
     backend = Backend(inference, device, hardest, what="calculator", key="inference: native")
     return Committee(models, device, head=head, evaluator=backend.evaluator)
 

@@ -201,9 +201,8 @@ class Member:
         self.schedule.apply(self.optimiser)
         self.progress.load(arrays["progress"])
         own = _loss_in_words(self.settings)
-        if (
-            str(arrays.get("loss", own)) != own
-        ):  # its values cannot be compared with those of the earlier loss
+        # its values cannot be compared with those of the earlier loss
+        if str(arrays.get("loss", own)) != own:
             self.progress = ValidationProgress()
             self.schedule.forget_best()
         self.average.updates, self.epochs, self.swa.epochs = (int(n) for n in arrays["counts"])

@@ -37,15 +37,17 @@ log = logging.getLogger(__name__)
 
 PACKAGE, WRITER = "symmetrix-xl", "orjson"
 KNOWN = ("0.1.1",)  # versions with the file layout and evaluator used here
+# tolerance of a force: eV/Å, and share of the largest; measured 6e-5, 2e-5
 DOUBLE, SINGLE = (
     (1e-5, 1e-6),
     (1e-4, 1e-4),
-)  # tolerance of a force: eV/Å, and share of the largest; measured 6e-5, 2e-5
+)
 FIRST_LOOK, LATER_LOOK = 96, 24  # atoms per structure used to compare forces: first weights, later weights
+# numbers per edge and channel for max_L 0, 1, 2: 20 % more than measured
 COPIES, STREAMED = (
     (30, 48, 82),
     (12, 16, 28),
-)  # numbers per edge and channel for max_L 0, 1, 2: 20 % more than measured
+)
 WIDE = 96  # channels from which reading new weights takes as long as 40 steps of a committee save
 FEW = 8  # up to this many elements of a model are all read, also if they do not occur
 Int32 = NDArray[np.int32]

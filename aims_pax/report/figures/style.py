@@ -155,9 +155,8 @@ def svg_of(figure: Figure, name: str, title: str) -> str:
     for colour, variable in NAMES.items():
         svg = svg.replace(colour, f"var(--{variable})")
     svg = re.sub(r">\s+<", "><", svg).strip()
-    svg = re.sub(
-        r"<[^>]+>", lambda tag: re.sub(r"(\.\d\d)\d+", r"\1", tag[0]), svg
-    )  # only numbers inside tags, not text
+    # only numbers inside tags, not text
+    svg = re.sub(r"<[^>]+>", lambda tag: re.sub(r"(\.\d\d)\d+", r"\1", tag[0]), svg)
     return MARKERS.sub(_grouped, svg)
 
 

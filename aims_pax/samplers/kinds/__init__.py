@@ -5,6 +5,7 @@ and `cost`) and the sampler. No other file has to change for a new kind. Importi
 settings are read without torch.
 """
 
+# order in documentation and messages; others follow, sorted by name
 ORDER = (
     "md",
     "aimd",
@@ -12,4 +13,4 @@ ORDER = (
     "phonons",
     "diffusion",
     "gpr",
-)  # order in documentation and messages; others follow, sorted by name
+)

@@ -176,9 +176,10 @@ class MostUncertainSampler:
         if self.inner is not None:
             yield from self.inner.sample(systems, n, rng)
             return
+        # imports featomic's users; settings are read without
         from aims_pax.samplers.surrogate import (
             rattled_sample,
-        )  # imports featomic's users; settings are read without
+        )
 
         for _ in range(n):
             for system in systems:

@@ -19,11 +19,12 @@ from aims_pax.settings.sample import read_sample
 from aims_pax.settings.training_set import read_training_set
 from tests.projects import ROOT, command, write_project
 
+# folder of the example → command
 KINDS = {
     "sample": "sample",
     "augment": "augment",
     "crystal": "training-set",
-}  # folder of the example → command
+}
 
 
 @pytest.fixture(params=KINDS)

@@ -241,9 +241,8 @@ def test_after_an_interruption_the_same_command_begins_again(go, monkeypatch):
     with pytest.raises(SettingsError, match="overwrite True"):  # that one was finished
         go(ALL)
     stopped_in("train_process", WRITTEN + "Test_write True\n")
-    with pytest.raises(
-        SettingsError, match="train_xsf exists"
-    ):  # not touched by the one that was interrupted
+    # not touched by the one that was interrupted
+    with pytest.raises(SettingsError, match="train_xsf exists"):
         go(ALL)
 
 

@@ -38,9 +38,8 @@ def test_every_step_writes_the_documents_keys(project):
         )
         assert run["time (fs)"][:].tolist() == [40.0, 60.0, 80.0, 100.0]  # nothing of the equilibration
         n = len(run["atomic_numbers"])
-        kinetic = (
-            (run["masses (u)"][:][:, None] * run["velocities (Å∕fs)"][-1] ** 2).sum() / 2 * 103.642696
-        )  # eV
+        # eV
+        kinetic = (run["masses (u)"][:][:, None] * run["velocities (Å∕fs)"][-1] ** 2).sum() / 2 * 103.642696
         assert 2 * kinetic / (3 * n * 8.617333e-5) == pytest.approx(run["T (K)"][-1], rel=1e-4)
         for step, frames in (("md_sampling", 4), ("phonon_sampling", 4)):
             for size in (1, 2):

@@ -47,9 +47,8 @@ def test_a_pool_that_is_given_up_fails_what_another_thread_hands_over_meanwhile(
     pool = QuotedPool(label="labels", address="127.0.0.1", encrypted=False)
     checked, given_up = threading.Event(), threading.Event()
 
-    def submit_slowly(
-        self, context, buffer
-    ):  # what Parsl does, with time between the check and the registration
+    # what Parsl does, with time between the check and the registration
+    def submit_slowly(self, context, buffer):
         assert not self.bad_state_is_set
         checked.set()
         given_up.wait(1.0)

@@ -37,9 +37,8 @@ def test_visits_train_all_members_and_a_restored_one_continues_bit_for_bit():
         m.train(DATA, 1)
     a, b = first.arrays(), again.arrays()
     assert a.keys() == b.keys()
-    assert all(
-        np.array_equal(a[k], b[k], equal_nan=True) for k in a if k != "names" and "numbers" not in k
-    )  # seconds differ
+    # seconds differ
+    assert all(np.array_equal(a[k], b[k], equal_nan=True) for k in a if k != "names" and "numbers" not in k)
     assert any((a[f"0/{k}"] != a[f"1/{k}"]).any() for k in first.member_arrays(0) if k.startswith("weights"))
 
 

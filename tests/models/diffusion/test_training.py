@@ -139,9 +139,8 @@ def test_a_step_without_a_finite_gradient_is_left_out_and_an_epoch_of_such_steps
             before.copy_(weights(made))
         if len(calls) == 1:
             return loss
-        return loss + torch.sqrt(
-            0 * next(made.denoiser.parameters()).sum()
-        )  # a finite number of infinite slope
+        # a finite number of infinite slope
+        return loss + torch.sqrt(0 * next(made.denoiser.parameters()).sum())
 
     monkeypatch.setattr(made.denoiser, "loss", broken)
     made.run_epoch(own)

@@ -58,9 +58,8 @@ def test_counts_and_empty_predictions():
 
 
 def test_what_compositions_determine():
-    known = np.array(
-        [[2.0, 6, 1], [1, 4, 1], [0, 2, 1]]
-    )  # C, H, O of ethanol, methanol and water: CH2 and H2O
+    # C, H, O of ethanol, methanol and water: CH2 and H2O
+    known = np.array([[2.0, 6, 1], [1, 4, 1], [0, 2, 1]])
     asked = np.array([[3.0, 8, 1], [1, 2, 0], [1, 4, 0], [0, 2, 0], [0, 4, 2]])
     assert outside_compositions(asked, known).tolist() == [False, False, True, True, False]
     weighted = known / np.sqrt(known.sum(1))[:, None]

@@ -63,11 +63,12 @@ def test_rows_hold_every_edge_once_and_dummies_beyond_the_cutoff():
     graph = batch([*copper(1), *water(1)])
     rows = compiled_step.arrange_rows(graph, 3, 3.5)
     v, senders = torch.cat(rows.vectors).flatten(0, 1), torch.cat(rows.senders).flatten()
+    # of the single oxygen there are two, of all at least 40
     assert [len(t) for t in rows.vectors] == [
         34,
         2,
         4,
-    ]  # of the single oxygen there are two, of all at least 40
+    ]
     assert torch.equal(v[rows.slot], graph.vectors)
     assert torch.equal(senders[rows.slot], rows.rank[graph.sender])
     K = rows.vectors[0].shape[1]

@@ -118,9 +118,8 @@ def test_an_ensemble_uses_it_when_it_is_asked_to(stand_in, monkeypatch):
     built = ensemble(default_dtype="float64", enable_cueq=True)
     told = Committee([m.frozen_copy() for m in built.members]).evaluate(FRAMES)
     real = Cueq
-    monkeypatch.setattr(
-        cuequivariance, "Cueq", lambda device, plain: real("cuda", plain)
-    )  # models stay on the CPU here
+    # models stay on the CPU here
+    monkeypatch.setattr(cuequivariance, "Cueq", lambda device, plain: real("cuda", plain))
     potential = built.potential()
     assert isinstance(potential.evaluator, CueqEvaluator)
     same(potential.evaluate(FRAMES), told)

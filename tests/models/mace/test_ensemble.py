@@ -256,9 +256,8 @@ def test_isolated_atoms_give_the_atomic_energies_and_are_not_trained_on():
 def test_the_energy_of_an_isolated_atom_stays_when_others_are_fitted():
     hydrogen = LabelledFrame(Frame([1], [[0, 0, 0]]), Label(-13.5, np.zeros((1, 3))))
     e = build([1])
-    data = [
-        MemberData([hydrogen, *water(6), *ethanol(6)], water(2, 5))
-    ]  # with it, two compositions fix H, C and O
+    # with it, two compositions fix H, C and O
+    data = [MemberData([hydrogen, *water(6), *ethanol(6)], water(2, 5))]
     e.train(data, 1)
     e.refit_offsets(data)
     zero = e.energy_zero()

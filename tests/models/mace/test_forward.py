@@ -58,9 +58,8 @@ def test_radial_features_are_maces_bessel_functions_and_nothing_beyond_the_cutof
     envelope = 1 - 21 * r**5 + 35 * r**6 - 15 * r**7  # p = 5: Gasteiger et al., ICLR 2020, eq. 8
     waves = [np.sqrt(2 / 3.5) * torch.sin(k * np.pi * r) / x for k in range(1, 7)]
     expected = torch.stack(waves, dim=1) * (envelope * (r < 1))[:, None]
-    torch.testing.assert_close(
-        features[layout.slot], expected, rtol=0, atol=1e-6
-    )  # MACE stores kπ in float32
+    # MACE stores kπ in float32
+    torch.testing.assert_close(features[layout.slot], expected, rtol=0, atol=1e-6)
     dummies = torch.ones(len(features), dtype=torch.bool)
     dummies[layout.slot] = False
     assert not features[dummies].any()

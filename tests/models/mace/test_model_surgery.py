@@ -119,10 +119,11 @@ def test_heads_that_cannot_be_separated_are_refused():
 def select_and_reduce(model):
     from aims_pax.models.mace import model_surgery
 
+    # a local class cannot be pickled
     copy, model_surgery.double_copy = (
         model_surgery.double_copy,
         lambda m: m,
-    )  # a local class cannot be pickled
+    )
     try:
         return reduced_model(model, 0, (1, 6), "own.model")
     finally:

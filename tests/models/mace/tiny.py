@@ -36,9 +36,8 @@ TINY: dict[str, Any] = {
     "num_radial_basis": 6,
     "r_max": 3.5,
     "radial_MLP": [16],
-    "device": os.environ.get(
-        "AIMS_PAX_TEST_DEVICE", "cpu"
-    ),  # of tests of tests/models on a machine with a GPU
+    # of tests of tests/models on a machine with a GPU
+    "device": os.environ.get("AIMS_PAX_TEST_DEVICE", "cpu"),
 }
 SECTIONS = {
     "general": GeneralSettings,

@@ -23,9 +23,8 @@ from pathlib import Path
 
 from aims_pax.schedulers.base import BlockHeader, JobState, NamedJob, Phase, Scheduler, redirection
 
-FOLDER = Path(
-    os.environ.get("BACKGROUND_JOBS", "/tmp/background-jobs")
-)  # {job}.name, {job}.code, {job}.cancelled
+# {job}.name, {job}.code, {job}.cancelled
+FOLDER = Path(os.environ.get("BACKGROUND_JOBS", "/tmp/background-jobs"))
 RUN = """cd /; timeout --signal=KILL {seconds} bash {script}; echo $? >{folder}/$BACKGROUND_JOB.code"""
 
 
