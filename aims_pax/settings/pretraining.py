@@ -12,6 +12,7 @@ from aims_pax.settings.samplers import KINDS, MACE_MP0, SamplerSettings, as_spel
 from aims_pax.settings.yaml_reader import Place
 
 NAME = "PRETRAINING"
+HOT = 1.5  # times the temperature of MD, for half of the structures
 LR_AFTER = 0.002  # TRAINING.lr after pre-training unless it is set: larger steps destroy what was learnt
 
 
@@ -41,7 +42,7 @@ class PretrainingSettings(Section):
     temperature: Temperatures = key(
         None,
         "Temperature (K) of the molecular dynamics that makes the structures, or a list of them, each with the same "
-        "share; `None`: that of the section MD.",
+        "share; `None`: half of the structures at that of the section MD, half at 1.5 times it.",
         unit="K",
         possible="(0, 100000]",
         plausible="[10, 5000]",
@@ -99,9 +100,11 @@ class PretrainingSettings(Section):
             return tuple(s if s.potential is not None else s.model_copy(update=own) for s in self.samplers)
         md = KINDS.get("md")
         assert md is not None
-        heats: tuple[float | None, ...] = self.temperature or (None,)
+        heats: list[dict[str, float]] = [{}, {"temperature_factor": HOT}]
+        if self.temperature is not None:
+            heats = [{"temperature": t} for t in self.temperature]
         each = max(1, self.num_trajectories // n_systems)
         return tuple(
-            md(kind="md", potential=self.potential, temperature=t, num_trajectories=each)  # type: ignore[call-arg]
-            for t in heats
+            md(kind="md", potential=self.potential, num_trajectories=each, **heat)  # type: ignore[call-arg]
+            for heat in heats
         )

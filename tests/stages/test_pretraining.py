@@ -145,3 +145,12 @@ def test_trajectories_are_shared_out_among_the_geometries_and_repeated_at_each_t
     asked = PretrainingSettings(potential={"factory": "a:B"}, temperature=[300, 500])
     sources = asked.sources_of(systems)
     assert [(s.temperature, s.num_trajectories) for s in sources] == [(300, each), (500, each)]
+
+
+def test_half_of_the_structures_are_hotter_than_the_run_unless_temperatures_are_set():
+    free = {"potential": {"factory": "ase.calculators.emt:EMT"}}
+    cold, hot = PretrainingSettings(**free).sources_of(1)
+    assert (cold.temperature, cold.temperature_factor) == (None, 1.0)
+    assert (hot.temperature, hot.temperature_factor) == (None, 1.5)
+    (only,) = PretrainingSettings(**free, temperature=400).sources_of(1)
+    assert (only.temperature, only.temperature_factor) == (400, 1.0)

@@ -11,6 +11,7 @@ from aims_pax.potentials.named import Potentials
 from aims_pax.samplers.kinds.gpr import MostUncertainSampler
 from aims_pax.samplers.kinds.md import MDSampler
 from aims_pax.samplers.surrogate import SurrogateDriven
+from aims_pax.settings.md import MDSettings
 from aims_pax.stages.sampler_factory import mixture
 from tests.md.settings import langevin
 from tests.settings.folders import PROJECT
@@ -166,3 +167,12 @@ def test_without_the_extra_a_surrogate_is_refused_before_anything_is_labelled(ma
     monkeypatch.setitem(sys.modules, "featomic", None)
     with pytest.raises(SetupError, match=r"aims-pax\[gpr\]"):
         made(sampler, reference=object())
+
+
+def test_the_temperature_of_a_sampler_or_of_md_is_multiplied(tmp_path):
+    one = {"kind": "md", "potential": EMT, "temperature_factor": 1.5}
+    samplers = yaml.safe_dump({"SAMPLERS": [one, {**one, "temperature": 400}]})
+    read = read_settings(tmp_path, PROJECT + samplers).samplers
+    md = MDSettings(stat_ensemble="NVT", temperature=100.0)
+    made = mixture(read, lambda _: md, 300.0, 10, Potentials(tmp_path, "cpu"), bool)
+    assert [part.sampler.md_of(None).temperature for part in made.parts] == [150.0, 600.0]

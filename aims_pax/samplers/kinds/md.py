@@ -17,7 +17,7 @@ from aims_pax.frames import Frame, Label
 from aims_pax.potential import Potential
 from aims_pax.sampler import Sample, Sampler, SamplingError, under
 from aims_pax.settings.augment import OptionalReal
-from aims_pax.settings.fields import Kind, OptionalWhole, Whole, key, one_of, optional
+from aims_pax.settings.fields import Kind, OptionalWhole, Real, Whole, key, one_of, optional
 from aims_pax.settings.md import MDSettings
 from aims_pax.settings.samplers import (
     TEMPERATURE,
@@ -53,6 +53,12 @@ class MDSamplerSettings(SamplerSettings):
     temperature_by_system: ClassVar[bool] = True
 
     temperature: OptionalReal = key(None, "Temperature (K).", **TEMPERATURE)
+    temperature_factor: Real = key(
+        1.0,
+        "Multiplies the temperature, also that of the section MD: 1.5 makes structures that are hotter than the run.",
+        possible="(0, 10]",
+        plausible="[0.3, 3]",
+    )
     timestep: OptionalReal = key(
         None,
         "Time step (fs).",
@@ -97,7 +103,13 @@ class MDSamplerSettings(SamplerSettings):
         """Arguments of `MDSampler` except the potential."""
 
         def md_of(system: System) -> MDSettings:
-            return context.md_of(system).model_copy(update=self.dynamics())
+            md = context.md_of(system).model_copy(update=self.dynamics())
+            if self.temperature_factor == 1:
+                return md
+            hotter = np.multiply(md.temperature, self.temperature_factor).tolist()
+            return md.model_copy(
+                update={"temperature": tuple(hotter) if isinstance(hotter, list) else hotter}
+            )
 
         skip_steps = self.skip_step or context.skip_step
         return {
