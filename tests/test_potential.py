@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from ase.build import bulk
-from ase.calculators.calculator import Calculator, all_changes
+from ase.calculators.calculator import CalculationFailed, Calculator, all_changes
 from ase.calculators.emt import EMT
 from ase.calculators.mixing import SumCalculator
 from ase.stress import full_3x3_to_voigt_6_stress
@@ -302,3 +302,62 @@ def test_calculators_inside_each_other_are_found_once():
     both = SumCalculator([inner, other])
     inner.whole = both  # a calculator may refer to the one that holds it
     assert list(parts_of(both)) == [both, inner, other]
+
+
+class Telling(EMT):
+    """Writes down what it is said to have changed; fails once when asked to."""
+
+    def __init__(self):
+        super().__init__()
+        self.said, self.resets, self.fails = [], 0, False
+
+    def reset(self):
+        self.resets += 1
+        super().reset()
+
+    def calculate(self, atoms=None, properties=None, system_changes=all_changes):
+        self.said.append(list(system_changes))
+        if self.fails:
+            self.fails = False
+            raise CalculationFailed("no convergence")
+        super().calculate(atoms, properties, system_changes)
+
+
+def stepped(bound, frames, cell=1.0):
+    """One more step of these frames."""
+    positions = torch.tensor(np.concatenate([f.positions + 0.01 for f in frames]))
+    return bound(positions, torch.tensor(np.stack([cell * f.cell for f in frames])))
+
+
+def test_a_calculator_that_moves_a_structure_is_given_what_has_changed_since_its_last_step():
+    calculator, gold = Telling(), Frame.from_atoms(bulk("Au", cubic=True))
+    potential = CalculatorPotential(lambda: calculator)
+    bound = potential.bind([gold])
+    for cell in (1.0, 1.0, 1.01, 1.01):
+        stepped(bound, [gold], cell)
+    steps = [["positions"], ["positions", "cell"], ["positions"]]
+    assert calculator.said == [list(all_changes), *steps]
+    assert calculator.resets == 3  # as ASE does before each step
+    stepped(potential.bind([gold]), [gold])
+    potential.labels([gold])
+    assert calculator.said[-2:] == [list(all_changes)] * 2  # a new binding, and a label, begin anew
+
+
+def test_after_a_failure_and_for_another_structure_everything_has_changed():
+    calculator, gold = Telling(), Frame.from_atoms(bulk("Au", cubic=True))
+    potential = CalculatorPotential(lambda: calculator)
+    bound = potential.bind([gold])
+    stepped(bound, [gold])
+    calculator.fails = True
+    with pytest.raises(CalculationFailed):
+        stepped(bound, [gold])
+    stepped(bound, [gold])
+    assert calculator.said == [list(all_changes), ["positions"], list(all_changes)]
+    two = [gold, Frame.from_atoms(bulk("Cu", cubic=True))]
+    shared = potential.bind(two)
+    for _ in range(2):
+        stepped(shared, two)
+    assert calculator.said[3:] == [list(all_changes)] * 4  # one calculator for two structures in turn
+    same = potential.bind([gold, gold.moved(gold.positions + 0.1)])
+    stepped(same, [gold, gold])
+    assert calculator.said[-2:] == [list(all_changes), ["positions"]]
