@@ -22,7 +22,6 @@ from aims_pax.engine.interrupts import InterruptMonitor, remaining_walltime
 from aims_pax.engine.outcome import log_outcome
 from aims_pax.errors import Abandoned, RestartError, SettingsError
 from aims_pax.labelled_data import structure_text
-from aims_pax.parallel.calculator_dynamics import CalculatorDynamics
 from aims_pax.potentials.named import Potentials
 from aims_pax.record.arrays import Torn, pack_arrays, unpack_arrays
 from aims_pax.record.files import append_text, cut_torn_tail, write_bytes
@@ -56,6 +55,8 @@ def sample(config: Path, console: Console) -> None:
 
     Raises SettingsError, SamplingError, RestartError; RunInterrupted after a signal.
     """
+    from aims_pax.parallel.calculator_dynamics import CalculatorDynamics  # imports torch; checks do not
+
     settings = read_sample(config)
     folder, keys = Path.cwd(), settings.keys
     target = folder / Path(keys.output).expanduser()
