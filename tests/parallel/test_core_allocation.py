@@ -5,7 +5,12 @@ from types import SimpleNamespace
 import pytest
 
 from aims_pax import fork_server
-from aims_pax.parallel.core_allocation import moving_processes, prepared_processes, processes
+from aims_pax.parallel.core_allocation import (
+    calculator_processes,
+    moving_processes,
+    prepared_processes,
+    processes,
+)
 
 
 def given(
@@ -117,3 +122,19 @@ class _Server:
 
     def close(self):
         self.process = None
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (given(), 16),
+        (given(device="cuda"), 16),  # cheap calculators compute on the CPU
+        (given(dynamics=3), 3),
+        (given(md_threads=4), 4),
+        (given(md_threads=32), 1),
+        (given(executor="inline", dynamics=3), 1),
+    ],
+)
+def test_how_many_processes_move_trajectories_with_cheap_calculators(machine, settings, expected):
+    machine(16)
+    assert calculator_processes(settings) == expected
