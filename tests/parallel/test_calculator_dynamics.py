@@ -71,7 +71,7 @@ def test_one_trajectory_or_one_core_starts_no_process(tmp_path):
 
 def test_short_dynamics_stay_in_this_process(tmp_path):
     make, md = maker(tmp_path), [LANGEVIN] * 2
-    with CalculatorDynamics(2, patience=0.2) as own:
+    with CalculatorDynamics(2, patience=0.05) as own:
         own.advance(make, "xtb", states(2), make(), 1, md)
         assert not own._pools
         own.advance(make, "xtb", states(2), make(), 200, md)

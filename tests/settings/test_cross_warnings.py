@@ -4,19 +4,8 @@ import pytest
 
 from tests.settings.folders import MACE, PROJECT, read, with_key
 
-INITIAL, ACTIVE = "INITIAL_DATASET_GENERATION", "ACTIVE_LEARNING"
+ACTIVE = "ACTIVE_LEARNING"
 STRESS = with_key(MACE, "GENERAL", "compute_stress: True")
-SLURM = """\
-CLUSTER:
-  type: slurm
-  calc_dir: ./calc
-  project_name: p
-  parsl_options: {nodes_per_block: 1, init_blocks: 1, min_blocks: 1, max_blocks: 2, label: x}
-  slurm_str: |
-    #SBATCH --time=1
-    #SBATCH --nodes=1
-  worker_str: module load x
-"""
 
 
 @pytest.mark.parametrize(

@@ -291,6 +291,7 @@ class MDSampler:
             raise SamplingError(
                 f"{system.name}: molecular dynamics with {self.name} failed {failures} times in a row, "
                 f"the last time: {fault}. Relax the starting geometry, or lower MD.timestep "
-                f"({md.timestep} fs) or MD.temperature ({md.temperature} K), or sample with another potential"
+                f"({md.timestep} fs) or the temperature ({md.temperature} K; MD.temperature, or that of the sampler or "
+                "of PRETRAINING, half of whose structures are hotter than the run), or sample with another potential"
             )
         log.warning("%s · %s · starting again with other momenta (%d)", system.name, fault, failures)
