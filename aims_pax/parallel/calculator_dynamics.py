@@ -63,8 +63,8 @@ class CalculatorSource:
 class CalculatorDynamics(AbstractContextManager["CalculatorDynamics"]):
     """Up to n processes of each calculator that moves several trajectories; they start when that has taken a while.
 
-    patience: seconds until then; None: about as long as their start takes. Trajectories are the same with and without, to
-    the last bit if this process has one thread too (`OMP_NUM_THREADS`).
+    patience: seconds until then; None: about as long as their start takes. Trajectories are the same with and without,
+    to the last bit if this process has one thread too (`OMP_NUM_THREADS`).
     """
 
     def __init__(self, n: int, threads: int = 1, patience: float | None = None) -> None:
